@@ -1,0 +1,68 @@
+package detection
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// secretForms finds values that must never be stored: AWS secret keys after a telling name, JWTs, PEM keys, GitHub
+// and Slack tokens, passwords in arguments. Access key ids are not secret and stay.
+var secretForms = []*regexp.Regexp{
+	regexp.MustCompile(`(?i)(aws_secret_access_key|aws_session_token|secret[_-]?key|password|passwd|token|authorization)("?\s*[=:]\s*"?|\s+)[^\s"']{6,}`),
+	regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`),
+	regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)`),
+	regexp.MustCompile(`gh[pousr]_[A-Za-z0-9]{20,}`),
+	regexp.MustCompile(`xox[abprs]-[A-Za-z0-9-]{10,}`),
+	regexp.MustCompile(`\b[A-Za-z0-9/+]{40}\b`),
+}
+
+// Redact bounds and cleans every text of the detection in place: secrets become <redacted>, control and
+// bidirectional characters become U+FFFD, long values are cut. Call it before a detection is stored or signed.
+func (d *Detection) Redact() {
+	d.Title = Clean(d.Title, 200)
+	for i := range d.Processes {
+		p := &d.Processes[i]
+		p.Comm, p.Exe = Clean(p.Comm, 64), Clean(p.Exe, 512)
+		if len(p.Args) > 24 {
+			p.Args = append(p.Args[:24:24], "…")
+		}
+		for j := range p.Args {
+			p.Args[j] = Clean(p.Args[j], 512)
+		}
+	}
+	d.Evidence, d.Unmapped = cleanMap(d.Evidence), cleanMap(d.Unmapped)
+}
+
+func cleanMap(m map[string]string) map[string]string {
+	if m == nil {
+		return nil
+	}
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[Clean(k, 64)] = Clean(v, 1024)
+	}
+	return out
+}
+
+// Clean returns s without secrets, control and direction characters, cut to limit bytes at a character boundary.
+func Clean(s string, limit int) string {
+	for _, re := range secretForms {
+		s = re.ReplaceAllString(s, "<redacted>")
+	}
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+	if len(s) <= limit {
+		return s
+	}
+	cut := limit - len("…")
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}
