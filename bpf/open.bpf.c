@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * A watched file is opened. Decided on the file that the kernel opened (inode, names of its dentries), never on the
+ * string that the caller passed: relative paths, .., symbolic links and a racing thread change the string only. The
+ * string is looked at when the open failed, since then there is no file; such an event is marked as a hint.
+ *
+ * Not seen here: opens by io_uring, so its set-up is told of as a loss of sight; descriptors received from another
+ * process; a thread that replaces the new descriptor before the system call has returned.
+ */
+#include "common.h"
+#include "path.h"
+
+#define TS_COMPAT 2             /* x86: thread_info.status */
+#define ARM64_TIF_32BIT (1 << 22) /* arm64: thread_info.flags */
+#define TAIL_LEN 64
+#define HINT_LEN 256
+
+struct open_record {
+	struct open_event ev;
+	u8 data[PATH_ROOM];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct open_record);
+} open_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct inode_key);
+	__type(value, u32);
+} inodes SEC(".maps");
+
+enum call { CALL_OTHER = 0, CALL_OPEN, CALL_OPENAT, CALL_HANDLE, CALL_URING };
+
+static __always_inline bool on_x86(void)
+{
+	return bpf_core_field_exists(struct pt_regs___x86, orig_ax);
+}
+
+static __always_inline bool is_compat(struct task_struct *task)
+{
+	if (on_x86()) {
+		struct thread_info___x86 *info = (void *)task; /* the first member of a task */
+
+		return BPF_CORE_READ(info, status) & TS_COMPAT;
+	}
+	return BPF_CORE_READ(task, thread_info.flags) & ARM64_TIF_32BIT;
+}
+
+static __always_inline long call_number(void *regs)
+{
+	if (on_x86())
+		return BPF_CORE_READ((struct pt_regs___x86 *)regs, orig_ax);
+	return BPF_CORE_READ((struct pt_regs___arm64 *)regs, syscallno);
+}
+
+/* The numbers that no two of the tables give another meaning of ours come first; the rest needs to know which table. */
+static __always_inline enum call which_call(long nr, struct task_struct *task, bool *compat)
+{
+	*compat = false;
+	if (nr == 437)
+		return CALL_OPENAT; /* openat2, everywhere */
+	if (nr == 425)
+		return CALL_URING; /* io_uring_setup, everywhere */
+	if (on_x86()) {
+		if (nr != 2 && nr != 257 && nr != 85 && nr != 304 && nr != 5 && nr != 295 && nr != 8 && nr != 342)
+			return CALL_OTHER;
+		*compat = is_compat(task);
+		if (*compat)
+			return nr == 5 || nr == 8 ? CALL_OPEN : nr == 295 ? CALL_OPENAT : nr == 342 ? CALL_HANDLE : CALL_OTHER;
+		return nr == 2 || nr == 85 ? CALL_OPEN : nr == 257 ? CALL_OPENAT : nr == 304 ? CALL_HANDLE : CALL_OTHER;
+	}
+	if (nr != 56 && nr != 265 && nr != 5 && nr != 322 && nr != 8 && nr != 371)
+		return CALL_OTHER;
+	*compat = is_compat(task);
+	if (*compat)
+		return nr == 5 || nr == 8 ? CALL_OPEN : nr == 322 ? CALL_OPENAT : nr == 371 ? CALL_HANDLE : CALL_OTHER;
+	return nr == 56 ? CALL_OPENAT : nr == 265 ? CALL_HANDLE : CALL_OTHER;
+}
+
+/* path_argument returns the caller's pointer; 32-bit callers pass theirs in other registers, and get no hint. */
+static __always_inline const void *path_argument(void *regs, enum call call, bool compat)
+{
+	if (compat || call == CALL_HANDLE)
+		return NULL;
+	if (on_x86()) {
+		struct pt_regs___x86 *x86 = regs;
+
+		return (void *)(call == CALL_OPEN ? BPF_CORE_READ(x86, di) : BPF_CORE_READ(x86, si));
+	}
+	return (void *)BPF_CORE_READ((struct pt_regs___arm64 *)regs, regs[1]);
+}
+
+static __always_inline u32 match_inode(struct config *cfg, struct open_event *ev)
+{
+	struct inode_key key = {.ino = ev->ino, .dev = ev->dev};
+	u32 *bits;
+
+	if (cfg->flags & CONFIG_INODES) {
+		bits = bpf_map_lookup_elem(&inodes, &key);
+		if (bits)
+			return *bits;
+	}
+	if (cfg->flags & CONFIG_DEVICES) {
+		key.ino = 0;
+		bits = bpf_map_lookup_elem(&inodes, &key);
+		if (bits)
+			return *bits;
+	}
+	return 0;
+}
+
+static __always_inline bool resolve(struct open_record *r, struct config *cfg, struct file *file)
+{
+	struct open_event *ev = &r->ev;
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+
+	ev->ino = BPF_CORE_READ(inode, i_ino);
+	ev->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	ev->h.match = match_inode(cfg, ev) |
+		match_name(NAME_FILE, BPF_CORE_READ(dentry, d_name.name)) |
+		match_name(NAME_DIR, BPF_CORE_READ(dentry, d_parent, d_name.name));
+	if (!ev->h.match)
+		return false;
+	ev->nlink = BPF_CORE_READ(inode, i_nlink);
+	ev->mode = BPF_CORE_READ(inode, i_mode);
+	ev->open_flags = BPF_CORE_READ(file, f_flags);
+	ev->path_len = write_path(r->data, file, &ev->h.flags);
+	if (ev->nlink == 0)
+		ev->h.flags |= FLAG_UNLINKED;
+	if (in_upper_layer(inode))
+		ev->h.flags |= FLAG_UPPER;
+	return true;
+}
+
+/* hint looks at the caller's string: its last name and the one before it. */
+static __always_inline bool hint(struct open_record *r, const void *user_path)
+{
+	struct open_event *ev = &r->ev;
+	long n = bpf_probe_read_user_str(r->data, HINT_LEN, user_path);
+	u32 last = 0, before = 0;
+	u32 end;
+
+	if (n <= 1 || n > HINT_LEN)
+		return false;
+	end = n - 1; /* the NUL */
+	for (u32 i = 1; i <= TAIL_LEN && i <= end; i++) {
+		u32 at = end - i;
+
+		if (at >= HINT_LEN)
+			break;
+		if (r->data[at] != '/')
+			continue;
+		if (last) {
+			before = at + 1;
+			break;
+		}
+		last = at + 1;
+	}
+	if (last >= HINT_LEN || before >= HINT_LEN)
+		return false;
+	ev->h.match = match_name(NAME_FILE, r->data + last);
+	if (last > 1) {
+		struct name_key key = {.what = NAME_DIR};
+		u32 len = last - 1 - before;
+		u32 *bits;
+
+		if (len < NAME_LEN) {
+			bpf_probe_read_kernel(key.name, len, r->data + before);
+			bits = bpf_map_lookup_elem(&names, &key);
+			if (bits)
+				ev->h.match |= *bits;
+		}
+	}
+	if (!ev->h.match)
+		return false;
+	ev->h.flags |= FLAG_UNRESOLVED;
+	ev->path_len = n;
+	return true;
+}
+
+static __always_inline void opened(void *regs, long ret, enum call call, bool compat, struct task_struct *task, struct config *cfg)
+{
+	struct counter *c = counter_of(KIND_OPEN);
+	u32 zero = 0;
+	struct open_record *r = bpf_map_lookup_elem(&open_scratch, &zero);
+	struct open_event *ev;
+	const void *user_path;
+	struct file *file;
+	bool hit = false;
+	u32 policy;
+
+	if (!c || !r)
+		return;
+	ev = &r->ev;
+	count(&c->seen);
+	__builtin_memset(ev, 0, sizeof(*ev));
+	if (!is_watched(cfg, cgroup_of(task), &policy))
+		goto filtered;
+	if (ret >= 0) {
+		file = file_at(task, ret);
+		hit = file && resolve(r, cfg, file);
+	} else if (cfg->flags & CONFIG_FAILED_OPENS) {
+		user_path = path_argument(regs, call, compat);
+		hit = user_path && hint(r, user_path);
+	}
+	if (hit) {
+		u32 match = ev->h.match, size = sizeof(*ev) + ev->path_len;
+		u16 flags = ev->h.flags | (compat ? FLAG_COMPAT : 0);
+
+		if (!describe(&ev->h, KIND_OPEN, cfg, task))
+			goto filtered;
+		ev->h.match = match;
+		ev->h.flags = flags;
+		ev->result = ret;
+		barrier_var(size); /* the verifier must see the bound on what is sent */
+		if (size > sizeof(*r))
+			size = sizeof(*ev);
+		send(c, CLASS_CRITICAL, r, size);
+		return;
+	}
+filtered:
+	count(&c->filtered);
+}
+
+static __always_inline void uring(void *regs, long ret, struct task_struct *task, struct config *cfg)
+{
+	struct counter *c = counter_of(KIND_URING);
+	struct uring_event ev = {};
+
+	if (!c)
+		return;
+	count(&c->seen);
+	if (ret < 0 || !describe(&ev.h, KIND_URING, cfg, task)) {
+		count(&c->filtered);
+		return;
+	}
+	ev.fd = ret;
+	ev.entries = on_x86() ? BPF_CORE_READ((struct pt_regs___x86 *)regs, di) : 0;
+	send(c, CLASS_CRITICAL, &ev, sizeof(ev));
+}
+
+SEC("tp_btf/sys_exit")
+int on_sys_exit(u64 *ctx)
+{
+	void *regs = (void *)ctx[0];
+	long ret = ctx[1];
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct config *cfg;
+	bool compat;
+	enum call call = which_call(call_number(regs), task, &compat);
+
+	if (call == CALL_OTHER)
+		return 0;
+	cfg = the_config();
+	if (!cfg)
+		return 0;
+	if (call == CALL_URING)
+		uring(regs, ret, task, cfg);
+	else
+		opened(regs, ret, call, compat, task, cfg);
+	return 0;
+}
