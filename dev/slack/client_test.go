@@ -48,6 +48,10 @@ func TestUnmodifiedClientPostsUpdatesAndReadsBack(t *testing.T) {
 	if err != nil || len(page.Messages) != 1 || page.Messages[0].Metadata.EventPayload["id"] != "a-1" {
 		t.Errorf("history with metadata = %+v, %v", page, err)
 	}
+	params := &client.GetConversationHistoryParameters{ChannelID: channel}
+	if page, err := f.api.GetConversationHistoryContext(ctx, params); err != nil || len(page.Messages) != 1 || page.Messages[0].Metadata.EventType != "" {
+		t.Errorf("history without metadata = %+v, %v", page, err)
+	}
 	if _, err := f.api.PostEphemeralContext(ctx, channel, alice, client.MsgOptionText("refused: expired", false)); err != nil {
 		t.Error(err)
 	}
@@ -182,15 +186,12 @@ func open(api *client.Client, user string) error {
 
 func TestTokenInTheQueryIsNoToken(t *testing.T) {
 	f := newFixture(t)
-	resp, err := http.Post(f.url+"/api/auth.test?token="+botToken, "application/x-www-form-urlencoded", strings.NewReader(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var body bytes.Buffer
-	_, _ = body.ReadFrom(resp.Body)
-	if !strings.Contains(body.String(), "not_authed") {
-		t.Errorf("auth.test by query = %s", body.String())
+	for _, method := range []string{http.MethodPost, http.MethodGet} {
+		w := httptest.NewRecorder()
+		f.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, "/api/auth.test?token="+botToken, nil))
+		if !strings.Contains(w.Body.String(), "not_authed") {
+			t.Errorf("%s auth.test by query = %s", method, w.Body.String())
+		}
 	}
 }
 

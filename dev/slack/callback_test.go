@@ -1,0 +1,419 @@
+package slack_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	client "github.com/slack-go/slack"
+
+	"tourniquet.dev/tourniquet/dev/slack"
+)
+
+func TestClickReachesTheAppSignedAndComplete(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	var got client.InteractionCallback
+	f.answers(func(ic client.InteractionCallback) string { got = ic; return "" })
+	cb, err := f.Click(t.Context(), alice, channel, ts, "approve")
+	if err != nil || !cb.Acked || len(cb.Deliveries) != 1 || cb.Deliveries[0].Status != http.StatusOK {
+		t.Fatalf("callback = %+v, %v", cb, err)
+	}
+	type claim struct{ Type, App, Team, User, UserTeam, Channel, TS, Container, Action, Block, Value, Text string }
+	a := got.ActionCallback.BlockActions[0]
+	want := claim{"block_actions", "A0STANDIN00", "T0STANDIN00", alice, "T0STANDIN00", channel, ts, ts, "approve", "decide", "token-1", "Stolen token"}
+	if diff := cmp.Diff(want, claim{string(got.Type), got.APIAppID, got.Team.ID, got.User.ID, got.User.TeamID, got.Channel.ID,
+		got.Message.Timestamp, got.Container.MessageTs, a.ActionID, a.BlockID, a.Value, got.Message.Text}); diff != "" {
+		t.Error(diff)
+	}
+	if got.TriggerID == "" || got.ResponseURL == "" || len(got.Message.Blocks.BlockSet) != 3 || a.ActionTs == "" {
+		t.Errorf("trigger %q, response URL %q, %d blocks, action_ts %q", got.TriggerID, got.ResponseURL, len(got.Message.Blocks.BlockSet), a.ActionTs)
+	}
+	if strings.Contains(cb.Body, "%3F") && !strings.HasPrefix(cb.Body, "payload=") {
+		t.Errorf("the payload is not in the body: %.40s", cb.Body)
+	}
+}
+
+func TestSignatureCoversEveryByte(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	cb, err := f.Click(t.Context(), alice, channel, ts, "approve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(body, timestamp, signature string) error {
+		h := http.Header{"X-Slack-Request-Timestamp": {timestamp}, "X-Slack-Signature": {signature}}
+		v, err := client.NewSecretsVerifier(h, signing)
+		if err != nil {
+			return err
+		}
+		_, _ = v.Write([]byte(body))
+		return v.Ensure()
+	}
+	if err := check(cb.Body, cb.Timestamp, cb.Signature); err != nil {
+		t.Fatalf("the recorded callback does not verify: %v", err)
+	}
+	if got := slack.Sign(signing, cb.Timestamp, []byte(cb.Body)); got != cb.Signature {
+		t.Errorf("Sign = %s, want %s", got, cb.Signature)
+	}
+	for i := 0; i < len(cb.Body); i += 97 {
+		forged := cb.Body[:i] + string(cb.Body[i]^1) + cb.Body[i+1:]
+		if check(forged, cb.Timestamp, cb.Signature) == nil {
+			t.Fatalf("a body with byte %d changed verifies", i)
+		}
+	}
+}
+
+func TestImpossibleClicksAreErrors(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	for name, in := range map[string]slack.Interaction{
+		"unknown user":    {User: "U0NOBODY000", Channel: channel, TS: ts, ActionID: "approve"},
+		"unknown message": {User: alice, Channel: channel, TS: "1.000000", ActionID: "approve"},
+		"unknown button":  {User: alice, Channel: channel, TS: ts, ActionID: "nope"},
+		"another block":   {User: alice, Channel: channel, TS: ts, ActionID: "approve", BlockID: "nope"},
+		"no open view":    {User: alice, View: "V0NONE", ActionID: "approve"},
+	} {
+		if _, err := f.Act(t.Context(), in); !errors.Is(err, slack.ErrImpossible) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(f.Callbacks()) != 0 {
+		t.Errorf("%d callbacks were sent", len(f.Callbacks()))
+	}
+}
+
+func TestEverybodyInTheWorkspaceCanClick(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	for _, user := range []string{alice, "U0GUEST0000", "U0GONE00000", "U0ROBOT0000", "U0STRANGE00"} {
+		if cb, err := f.Click(t.Context(), user, channel, ts, "approve"); err != nil || !cb.Acked {
+			t.Errorf("%s: the app must get to refuse it: %v", user, err)
+		}
+	}
+}
+
+func TestMissedAcknowledgementShows(t *testing.T) {
+	t.Parallel() // it waits for Slack's three seconds
+	f := newFixture(t)
+	ts := f.post(t)
+	f.hold = true
+	start := time.Now()
+	cb, err := f.Click(t.Context(), alice, channel, ts, "approve")
+	if !errors.Is(err, slack.ErrNotAcknowledged) || cb.Acked || !strings.Contains(cb.Problem, "3s") {
+		t.Errorf("callback = %+v, %v", cb, err)
+	}
+	if waited := time.Since(start); waited < 3*time.Second || waited > 5*time.Second {
+		t.Errorf("waited %s", waited)
+	}
+	state := get(t, f.url+"/page/state?channel="+channel+"&user="+alice)
+	if !strings.Contains(state, `"warning":"no answer within 3s"`) {
+		t.Error("the page does not warn")
+	}
+	if state := get(t, f.url+"/page/state?channel="+channel+"&user="+boris); strings.Contains(state, `"warning"`) {
+		t.Error("the page warns somebody else")
+	}
+}
+
+func TestAnythingBut200IsNoAcknowledgement(t *testing.T) {
+	f := newFixture(t, func(o *slack.Options) { o.SigningSecret = "another" })
+	ts := f.post(t)
+	cb, err := f.Click(t.Context(), alice, channel, ts, "approve")
+	if !errors.Is(err, slack.ErrNotAcknowledged) || cb.Deliveries[0].Status != http.StatusUnauthorized {
+		t.Errorf("callback = %+v, %v", cb, err)
+	}
+	f.SetInteractivityURL("")
+	if _, err := f.Click(t.Context(), alice, channel, ts, "approve"); !errors.Is(err, slack.ErrNotAcknowledged) {
+		t.Errorf("without an interactivity URL: %v", err)
+	}
+}
+
+func TestCallbackFaults(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	for kind, tc := range map[slack.FaultKind]struct {
+		acked, refused bool
+		calls          int32
+		claim          func(client.InteractionCallback) bool
+	}{
+		slack.FaultDropAck:       {false, false, 1, nil},
+		slack.FaultTwice:         {true, false, 2, nil},
+		slack.FaultLateTimestamp: {false, true, 0, nil},
+		slack.FaultBadSignature:  {false, true, 0, nil},
+		slack.FaultWrongApp:      {true, false, 1, func(ic client.InteractionCallback) bool { return ic.APIAppID == "A0ANOTHER00" }},
+		slack.FaultWrongTeam: {true, false, 1, func(ic client.InteractionCallback) bool {
+			return ic.Team.ID == "T0ANOTHER00" && ic.User.TeamID == "T0ANOTHER00"
+		}},
+		slack.FaultWrongChannel: {true, false, 1, func(ic client.InteractionCallback) bool {
+			return ic.Channel.ID == "C0ANOTHER00" && ic.Container.ChannelID == "C0ANOTHER00"
+		}},
+		slack.FaultWrongTS: {true, false, 1, func(ic client.InteractionCallback) bool {
+			return ic.Message.Timestamp != ts && ic.Container.MessageTs != ts
+		}},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			f.refused = nil
+			if err := f.AddFault(slack.Fault{Kind: kind, Method: "block_actions", Times: 1}); err != nil {
+				t.Fatal(err)
+			}
+			var calls atomic.Int32
+			f.answers(func(ic client.InteractionCallback) string {
+				calls.Add(1)
+				if tc.claim != nil && !tc.claim(ic) {
+					t.Errorf("the payload still tells the truth: %+v", ic.Container)
+				}
+				return ""
+			})
+			cb, err := f.Click(t.Context(), alice, channel, ts, "approve")
+			if cb.Acked != tc.acked || (err == nil) != tc.acked || calls.Load() != tc.calls || (len(f.refused) > 0) != tc.refused {
+				t.Errorf("acked %v, %v, %d calls, refused %v", cb.Acked, err, calls.Load(), f.refused)
+			}
+			if len(f.Faults()) != 0 || len(f.Messages(channel)) == 0 || f.Messages(channel)[0].TS != ts {
+				t.Error("the fault is still on, or it changed the message itself")
+			}
+		})
+	}
+}
+
+func TestTriggerOpensOneViewWithinThreeSeconds(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	var trigger string
+	f.answers(func(ic client.InteractionCallback) string { trigger = ic.TriggerID; return "" })
+	openAfter := func(d time.Duration) error {
+		if _, err := f.Click(t.Context(), alice, channel, ts, "approve"); err != nil {
+			t.Fatal(err)
+		}
+		f.advance(d)
+		return second(f.api.OpenView(trigger, modal()))
+	}
+	if err := openAfter(3 * time.Second); err != nil {
+		t.Errorf("at three seconds: %v", err)
+	}
+	if err := second(f.api.OpenView(trigger, modal())); slackError(err) != "exchanged_trigger_id" {
+		t.Errorf("the second time: %v", err)
+	}
+	if err := openAfter(3*time.Second + time.Millisecond); slackError(err) != "expired_trigger_id" {
+		t.Errorf("after three seconds: %v", err)
+	}
+	bad := modal()
+	bad.Title = plain(strings.Repeat("x", 25))
+	if _, err := f.Click(t.Context(), alice, channel, ts, "approve"); err != nil {
+		t.Fatal(err)
+	}
+	if err := second(f.api.OpenView(trigger, bad)); slackError(err) != "invalid_arguments" {
+		t.Errorf("a bad view: %v", err)
+	}
+	if err := second(f.api.OpenView(trigger, modal())); err != nil {
+		t.Errorf("a refused view used the trigger up: %v", err)
+	}
+	open := 0
+	for _, v := range f.Views() {
+		if v.Open {
+			open++
+		}
+	}
+	if open != 1 {
+		t.Errorf("%d views are open for one person", open)
+	}
+}
+
+func TestSubmissionCarriesWhatWasFilledIn(t *testing.T) {
+	f := newFixture(t)
+	view := f.openModal(t)
+	var got client.InteractionCallback
+	f.answers(func(ic client.InteractionCallback) string { got = ic; return "" })
+	if cb, err := f.Submit(t.Context(), alice, view, filled()); err != nil || !cb.Acked {
+		t.Fatal(err)
+	}
+	values := got.View.State.Values
+	type state struct{ Type, Callback, Meta, Reason, Number, Hours, Also, User string }
+	also := values["b-also"]["also"].SelectedOptions
+	if len(also) != 1 {
+		t.Fatalf("also = %+v", also)
+	}
+	want := state{"view_submission", "approve", "digest", "stolen, seen by two", "42", "4h", "page", alice}
+	if diff := cmp.Diff(want, state{string(got.Type), got.View.CallbackID, got.View.PrivateMetadata, values["b-reason"]["reason"].Value,
+		values["b-number"]["number"].SelectedOption.Value, values["b-hours"]["hours"].SelectedOption.Value, also[0].Value, got.User.ID}); diff != "" {
+		t.Error(diff)
+	}
+	if _, stillOpen := f.OpenView(alice); stillOpen {
+		t.Error("the modal stayed open after an empty answer")
+	}
+	if _, err := f.Submit(t.Context(), alice, view, filled()); !errors.Is(err, slack.ErrImpossible) {
+		t.Errorf("a second submission: %v", err)
+	}
+}
+
+func TestPageWouldNotSubmitThis(t *testing.T) {
+	f := newFixture(t)
+	view := f.openModal(t)
+	for name, change := range map[string]func(slack.Values){
+		"required text missing":   func(v slack.Values) { delete(v, "reason") },
+		"required choice missing": func(v slack.Values) { delete(v, "number") },
+		"no such option":          func(v slack.Values) { v["number"] = []string{"18"} },
+		"no such checkbox":        func(v slack.Values) { v["also"] = []string{"page", "nope"} },
+		"too long":                func(v slack.Values) { v["reason"] = []string{strings.Repeat("x", 3001)} },
+	} {
+		values := filled()
+		change(values)
+		if _, err := f.Submit(t.Context(), alice, view, values); !errors.Is(err, slack.ErrImpossible) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := f.Submit(t.Context(), boris, view, filled()); !errors.Is(err, slack.ErrImpossible) {
+		t.Errorf("somebody else's modal: %v", err)
+	}
+}
+
+func TestResponseActions(t *testing.T) {
+	type outcome struct {
+		Open, Acked, Trouble bool
+		Errors               map[string]string
+		Title                string
+	}
+	for name, tc := range map[string]struct {
+		answer string
+		want   outcome
+	}{
+		"empty closes":           {"", outcome{Acked: true}},
+		"clear closes":           {`{"response_action":"clear"}`, outcome{Acked: true}},
+		"errors show":            {`{"response_action":"errors","errors":{"b-reason":"too vague"}}`, outcome{Open: true, Acked: true, Errors: map[string]string{"b-reason": "too vague"}, Title: "Approve plan"}},
+		"errors of no input":     {`{"response_action":"errors","errors":{"zzz":"?"}}`, outcome{Open: true, Trouble: true, Title: "Approve plan"}},
+		"update replaces":        {`{"response_action":"update","view":{"type":"modal","title":{"type":"plain_text","text":"Done"},"blocks":[{"type":"divider"}]}}`, outcome{Open: true, Acked: true, Title: "Done"}},
+		"update with a bad view": {`{"response_action":"update","view":{"type":"modal"}}`, outcome{Open: true, Trouble: true, Title: "Approve plan"}},
+		"not JSON":               {`ok`, outcome{Open: true, Trouble: true, Title: "Approve plan"}},
+		"push is not known":      {`{"response_action":"push"}`, outcome{Open: true, Trouble: true, Title: "Approve plan"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			view := f.openModal(t)
+			f.answers(func(client.InteractionCallback) string { return tc.answer })
+			cb, err := f.Submit(t.Context(), alice, view, filled())
+			got := outcome{Acked: cb.Acked}
+			if (err == nil) != cb.Acked {
+				t.Errorf("acked %v with %v", cb.Acked, err)
+			}
+			if v, ok := f.OpenView(alice); ok {
+				got.Open, got.Trouble, got.Errors = true, v.Trouble != "", v.Errors
+				got.Title = strings.Split(strings.SplitAfter(string(v.Title), `"text":"`)[1], `"`)[0]
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestClosingTellsTheAppThatAsked(t *testing.T) {
+	f := newFixture(t)
+	view := f.openModal(t)
+	var kind client.InteractionType
+	f.answers(func(ic client.InteractionCallback) string { kind = ic.Type; return "" })
+	if cb, err := f.CloseView(t.Context(), alice, view); err != nil || !cb.Acked || kind != client.InteractionTypeViewClosed {
+		t.Errorf("closed: %+v, %v, app saw %q", cb, err, kind)
+	}
+	if _, ok := f.OpenView(alice); ok {
+		t.Error("still open")
+	}
+}
+
+func TestViewUpdateWantsTheLatestHash(t *testing.T) {
+	f := newFixture(t)
+	view := f.openModal(t)
+	old, _ := f.OpenView(alice)
+	next := modal()
+	next.Title = plain("Second")
+	if _, err := f.api.UpdateView(next, "", old.Hash, view); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.api.UpdateView(next, "", old.Hash, view); slackError(err) != "hash_conflict" {
+		t.Errorf("with an old hash: %v", err)
+	}
+	if _, err := f.api.UpdateView(next, "", "", view); err != nil {
+		t.Errorf("without a hash: %v", err)
+	}
+}
+
+func TestResponseURLWorksFiveTimesInHalfAnHour(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	var target string
+	f.answers(func(ic client.InteractionCallback) string { target = ic.ResponseURL; return "" })
+	use := func(o ...client.MsgOption) error {
+		_, _, err := f.api.PostMessage(channel, append([]client.MsgOption{client.MsgOptionText("only you", false)}, o...)...)
+		return err
+	}
+	click := func() {
+		if _, err := f.Click(context.Background(), alice, channel, ts, "approve"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	click()
+	for i := range 5 {
+		if err := use(client.MsgOptionResponseURL(target, client.ResponseTypeEphemeral)); err != nil {
+			t.Fatalf("use %d: %v", i+1, err)
+		}
+	}
+	gone := func(err error) bool {
+		var e client.StatusCodeError
+		return errors.As(err, &e) && e.Code == http.StatusNotFound
+	}
+	if err := use(client.MsgOptionResponseURL(target, client.ResponseTypeEphemeral)); !gone(err) {
+		t.Errorf("the sixth use: %v", err)
+	}
+	if got := f.Ephemerals(alice); len(got) != 5 {
+		t.Errorf("%d ephemerals", len(got))
+	}
+	click()
+	if err := use(client.MsgOptionReplaceOriginal(target)); err != nil || f.Messages(channel)[0].Text != "only you" {
+		t.Errorf("replace: %v", err)
+	}
+	if err := use(client.MsgOptionDeleteOriginal(target)); err != nil || len(f.Messages(channel)) != 0 {
+		t.Errorf("delete: %v", err)
+	}
+	ts = f.post(t)
+	click()
+	f.advance(30 * time.Minute)
+	if err := use(client.MsgOptionResponseURL(target, client.ResponseTypeInChannel)); err != nil || len(f.Messages(channel)) != 2 {
+		t.Errorf("in channel, at half an hour: %v", err)
+	}
+	f.advance(time.Second)
+	if err := use(client.MsgOptionResponseURL(target, client.ResponseTypeInChannel)); !gone(err) {
+		t.Errorf("after half an hour: %v", err)
+	}
+}
+
+func TestSelectInAMessageCarriesItsChoice(t *testing.T) {
+	f := newFixture(t)
+	menu := client.NewOptionsSelectBlockElement(client.OptTypeStatic, plain("Option"), "option",
+		client.NewOptionBlockObject("a", plain("Narrow"), nil), client.NewOptionBlockObject("b", plain("Wide"), nil))
+	_, ts, err := f.api.PostMessage(channel, client.MsgOptionBlocks(client.NewActionBlock("pick", menu)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got client.InteractionCallback
+	f.answers(func(ic client.InteractionCallback) string { got = ic; return "" })
+	if _, err := f.Act(t.Context(), slack.Interaction{User: alice, Channel: channel, TS: ts, ActionID: "option", Choice: []string{"b"}}); err != nil {
+		t.Fatal(err)
+	}
+	if a := got.ActionCallback.BlockActions[0]; a.SelectedOption.Value != "b" || got.BlockActionState.Values["pick"]["option"].SelectedOption.Value != "b" {
+		t.Errorf("action = %+v", a)
+	}
+}
+
+func TestPayloadIsOnlyInTheBody(t *testing.T) {
+	f := newFixture(t)
+	ts := f.post(t)
+	cb, _ := f.Click(t.Context(), alice, channel, ts, "approve")
+	form, err := url.ParseQuery(cb.Body)
+	if err != nil || len(form) != 1 || form.Get("payload") == "" {
+		t.Errorf("body holds %d fields, %v", len(form), err)
+	}
+}
