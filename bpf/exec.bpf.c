@@ -91,10 +91,12 @@ static __always_inline const unsigned char *leaf_of(struct file *file)
 static __always_inline u32 write_data(struct exec_record *r, struct task_struct *task, struct linux_binprm *bprm, u32 args_max)
 {
 	struct exec_event *ev = &r->ev;
-	u32 off = write_path(r->data, BPF_CORE_READ(bprm, file), &ev->h.flags);
+	u32 off;
 	long n;
 
-	ev->path_len = off;
+	write_path(r->data, &ev->path_len, BPF_CORE_READ(bprm, file), &ev->h.flags);
+	off = ev->path_len;
+	barrier_var(off);
 	if (off > PATH_ROOM)
 		return 0;
 	n = bpf_probe_read_kernel_str(r->data + off, FILE_LEN, BPF_CORE_READ(bprm, filename));

@@ -131,7 +131,7 @@ static __always_inline bool resolve(struct open_record *r, struct config *cfg, s
 	ev->nlink = BPF_CORE_READ(inode, i_nlink);
 	ev->mode = BPF_CORE_READ(inode, i_mode);
 	ev->open_flags = BPF_CORE_READ(file, f_flags);
-	ev->path_len = write_path(r->data, file, &ev->h.flags);
+	write_path(r->data, &ev->path_len, file, &ev->h.flags);
 	if (ev->nlink == 0)
 		ev->h.flags |= FLAG_UNLINKED;
 	if (in_upper_layer(inode))

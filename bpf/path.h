@@ -15,43 +15,47 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
-/* write_path writes the components into out, the last one first, and returns how many bytes it wrote (<= PATH_ROOM). */
-static __always_inline u32 write_path(u8 *out, struct file *file, u16 *flags)
+/*
+ * write_path writes the components into out, the last one first, and their length (<= PATH_ROOM) into *len. The length
+ * lives in the map, not in a register: read back from there it is any number to the verifier, so that all rounds of the
+ * loop look alike to it and it walks each only once.
+ */
+static __always_inline void write_path(u8 *out, volatile u16 *len, struct file *file, u16 *flags)
 {
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct vfsmount *mnt = BPF_CORE_READ(file, f_path.mnt);
 	struct mount *mount = mount_of(mnt);
-	u32 off = 0;
 
+	*len = 0;
 	for (int i = 0; i < PATH_STEPS; i++) {
 		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+		u32 off = *len;
 		long n;
 
 		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
 			struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
 			if (above == mount)
-				return off;
+				return;
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			mount = above;
 			continue;
 		}
-		if (dentry == parent) {
-			*flags |= FLAG_DETACHED;
-			return off;
-		}
 		if (off >= PATH_LEN)
 			break;
 		n = bpf_probe_read_kernel_str(out + off, COMPONENT_LEN, BPF_CORE_READ(dentry, d_name.name));
-		if (n <= 0 || n > COMPONENT_LEN)
+		if (n <= 0)
 			break;
 		if (n == COMPONENT_LEN)
 			*flags |= FLAG_PATH_CUT;
-		off += n;
+		*len = off + n;
+		if (dentry == parent) { /* a memfd, or what lies under a mount that was taken away */
+			*flags |= FLAG_DETACHED;
+			return;
+		}
 		dentry = parent;
 	}
 	*flags |= FLAG_PATH_CUT;
-	return off > PATH_ROOM ? 0 : off;
 }
 
 /* in_upper_layer says whether a file of an overlay was written after the image was made. */
