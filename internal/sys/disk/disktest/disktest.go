@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -50,13 +51,12 @@ func (d *Disk) PowerCut(dice *rand.Rand) {
 	defer d.mu.Unlock()
 	d.epoch++
 	kept := map[string]*inode{}
-	for name, n := range d.durable {
-		if d.now[name] == n || dice.IntN(2) == 0 {
-			kept[name] = n
+	for _, name := range slices.Compact(slices.Sorted(mapKeys(d.durable, d.now))) {
+		n := d.durable[name] // a rename is atomic: the name means the old file or the new one
+		if d.now[name] != n && dice.IntN(2) == 0 {
+			n = d.now[name]
 		}
-	}
-	for _, name := range slices.Sorted(mapKeys(d.now)) {
-		if n := d.now[name]; d.durable[name] != n && dice.IntN(2) == 0 {
+		if n != nil {
 			kept[name] = n
 		}
 	}
@@ -75,11 +75,13 @@ func (d *Disk) PowerCut(dice *rand.Rand) {
 	}
 }
 
-func mapKeys(m map[string]*inode) func(func(string) bool) {
+func mapKeys(maps ...map[string]*inode) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
+		for _, m := range maps {
+			for k := range m {
+				if !yield(k) {
+					return
+				}
 			}
 		}
 	}
