@@ -38,6 +38,8 @@ func Find() (string, error) {
 const (
 	startTimeout = 60 * time.Second
 	closeTimeout = 10 * time.Second
+
+	defaultWidth, defaultHeight = 1280, 900 // pixels
 )
 
 // A Browser is one Chromium with one tab. Its methods run one after the other; each ends with its ctx, which should have a deadline.
@@ -49,7 +51,7 @@ type Browser struct {
 	problems []string
 }
 
-// Open starts a browser with an empty profile. The caller closes it.
+// Open starts a browser with an empty profile, a page of 1280 by 900 pixels and light colours. The caller closes it.
 func Open(ctx context.Context) (*Browser, error) {
 	path, err := Find()
 	if err != nil {
@@ -57,7 +59,7 @@ func Open(ctx context.Context) (*Browser, error) {
 	}
 	opts := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.DisableGPU,
-		chromedp.WindowSize(1280, 900),
+		chromedp.WindowSize(defaultWidth, defaultHeight),
 		// Without these Chromium looks for its maker's hosts at every start.
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-background-networking", true),
@@ -102,6 +104,10 @@ func Open(ctx context.Context) (*Browser, error) {
 		endTab()
 		endAllocator()
 		return nil, fmt.Errorf("start %s: %w", path, err)
+	}
+	if err := b.Viewport(ctx, defaultWidth, defaultHeight, false); err != nil {
+		b.Close()
+		return nil, err
 	}
 	return b, nil
 }

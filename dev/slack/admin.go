@@ -2,8 +2,10 @@ package slack
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 )
@@ -97,7 +99,6 @@ func (s *Server) Faults() []Fault {
 }
 
 // Watch gives a channel that receives after each change (changes while nobody reads become one), and the function that ends it.
-// It is how a test waits for a card or a modal without sleeping.
 func (s *Server) Watch() (changes <-chan struct{}, stop func()) {
 	w := make(chan struct{}, 1)
 	s.mu.Lock()
@@ -108,6 +109,20 @@ func (s *Server) Watch() (changes <-chan struct{}, stop func()) {
 		defer s.mu.Unlock()
 		delete(s.watchers, w)
 	}
+}
+
+// WaitFor waits until ok is true, asking it at first and after each change: how a test waits for a card or a modal. ok may call the Server.
+func (s *Server) WaitFor(ctx context.Context, what string, ok func() bool) error {
+	changes, stop := s.Watch()
+	defer stop()
+	for !ok() {
+		select {
+		case <-changes:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", what, context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 func (s *Server) adminRoutes(mux *http.ServeMux) {

@@ -23,11 +23,12 @@ func emojis(text string) []Span {
 	var out []Span
 	from := 0
 	for _, at := range emojiName.FindAllStringSubmatchIndex(text, -1) {
-		sign, known := emojiNames[text[at[2]:at[3]]]
+		name := text[at[2]:at[3]]
+		sign, known := emojiNames[name]
 		if !known {
 			continue
 		}
-		out = append(out, Span{Kind: Text, Text: text[from:at[0]]}, Span{Kind: Emoji, Text: sign})
+		out = append(out, Span{Kind: Text, Text: text[from:at[0]]}, Span{Kind: Emoji, Text: sign, Name: name})
 		from = at[1]
 	}
 	return append(out, Span{Kind: Text, Text: text[from:]})

@@ -12,6 +12,7 @@ import (
 type Span struct {
 	Kind  SpanKind `json:"kind"`
 	Text  string   `json:"text,omitempty"` // what a person reads; of a mention, the id
+	Name  string   `json:"name,omitempty"` // of an emoji
 	URL   string   `json:"url,omitempty"`
 	Inner []Span   `json:"inner,omitempty"`
 }

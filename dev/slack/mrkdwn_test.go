@@ -36,7 +36,7 @@ func TestMrkdwnIsReadAsSlackDoes(t *testing.T) {
 		"at https://x.test/a now":                   {text("at "), {Kind: slack.Link, Text: "https://x.test/a", URL: "https://x.test/a"}, text(" now")},
 		"`<!channel>`":                              {wrap(slack.Code, slack.Span{Kind: slack.Broadcast, Text: "channel"})},
 		"`&lt;!channel&gt;`":                        {wrap(slack.Code, text("<!channel>"))},
-		":rotating_light: :no_such_thing:":          {{Kind: slack.Emoji, Text: "🚨"}, text(" :no_such_thing:")},
+		":rotating_light: :no_such_thing:":          {{Kind: slack.Emoji, Text: "🚨", Name: "rotating_light"}, text(" :no_such_thing:")},
 		"a < b":                                     {text("a < b")},
 		"":                                          {},
 	} {

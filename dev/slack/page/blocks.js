@@ -25,7 +25,7 @@ export function spans(list, people) {
   const out = document.createDocumentFragment();
   for (const s of list || []) {
     if (s.kind === 'text' || s.kind === 'date') lines(out, s.text || '');
-    else if (s.kind === 'emoji') out.append(el('span', { class: 'emoji' }, s.text));
+    else if (s.kind === 'emoji') out.append(emoji(s.text, s.name));
     else if (s.kind === 'link') out.append(safeLink(s.url, s.text));
     else if (s.kind === 'user') out.append(mention('@' + people.user(s.text)));
     else if (s.kind === 'group') out.append(mention('@' + people.group(s.text)));
@@ -35,6 +35,22 @@ export function spans(list, people) {
   }
   return out;
 }
+
+// emoji shows the sign, or Slack's name of it where no installed font has signs.
+const emoji = (sign, name) => el('span', { class: 'emoji', title: `:${name}:`, data: { emoji: name } }, hasEmoji && sign ? sign : `:${name}:`);
+
+const hasEmoji = (() => {
+  const pen = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  pen.font = '20px sans-serif';
+  pen.textBaseline = 'top';
+  pen.fillText('🚨', 0, 0);
+  const dots = pen.getImageData(0, 0, 24, 24).data;
+  for (let i = 0; i < dots.length; i += 4) {
+    if (dots[i + 3] > 0 && dots[i] !== dots[i + 1]) return true; // a missing sign is drawn in black
+  }
+  return false;
+})();
+if (!hasEmoji) document.documentElement.classList.add('no-emoji');
 
 const mention = (text, kind = 'mention') => el('span', { class: kind }, text);
 
@@ -103,7 +119,7 @@ function leaf(l, ctx) {
   else if (l.type === 'usergroup') node = mention('@' + ctx.people.group(l.usergroup_id));
   else if (l.type === 'channel') node = mention('#' + ctx.people.channel(l.channel_id));
   else if (l.type === 'broadcast') node = mention('@' + l.range, 'mention loud');
-  else node = el('span', { class: 'emoji' }, l.sign || `:${l.name}:`);
+  else node = emoji(l.sign, l.name);
   for (const [style, on] of Object.entries(l.style || {})) {
     if (on && wrappers[style]) node = el(wrappers[style], {}, node);
   }

@@ -118,7 +118,7 @@ function message(m, inChannel) {
       m.reply_count === 1 ? '1 reply' : `${m.reply_count} replies`));
   }
   return el('article', { class: `message ${m.ephemeral ? 'ephemeral' : ''}`, data: { ts: m.ts, link: m.ts.replace('.', '') } },
-    m.ephemeral ? el('div', { class: 'only-you' }, '👁 Only visible to you') : null,
+    m.ephemeral ? el('div', { class: 'only-you' }, 'Only visible to you') : null,
     el('div', { class: 'avatar', 'aria-hidden': 'true' }, (author?.real_name || '?')[0]), body);
 }
 
@@ -180,6 +180,7 @@ function drawModal() {
   dialog.replaceChildren(form);
   if (saved) restore(form, saved);
   if (!dialog.open) dialog.showModal();
+  if (!saved) form.querySelector('.content input, .content textarea, .content select')?.focus();
 }
 
 async function submit(form, view) {
@@ -200,7 +201,7 @@ function drawCallbacks() {
   const mark = (c) => (!c.done ? '…' : c.acked ? '✓' : '⚠');
   $('callbacks').replaceChildren(...state.callbacks.map((c) => el('li', { class: c.done && !c.acked ? 'missed' : '', title: c.problem },
     `${mark(c)} ${c.type.replace('_', ' ')} · ${people.user(c.user)}`,
-    el('small', {}, [c.action_id, c.done ? `${Math.round(c.duration_ms)} ms` : 'waiting', ...(c.faults || []), c.problem].filter(Boolean).join(' · ')))));
+    el('small', {}, [c.action_id, c.done ? `${Math.max(1, Math.round(c.duration_ms))} ms` : 'waiting', ...(c.faults || []), c.problem].filter(Boolean).join(' · ')))));
   if (!state.callbacks.length) $('callbacks').append(el('li', {}, el('small', {}, 'Nobody clicked yet.')));
 }
 
