@@ -102,6 +102,10 @@ func TestAHoldCutsAnEstablishedFlowAndEndsByItself(t *testing.T) {
 			if tc.pod {
 				cgroup = inode(t, p.pod)
 			}
+			another := hold.Hold{Cgroup: 1 << 40, Until: hold.Now() + time.Hour, Bits: hold.All} // is over much later
+			if err := table.Put(another); err != nil {
+				t.Fatal(err)
+			}
 			until := hold.Now() + 3*time.Second
 			if err := table.Put(hold.Hold{Cgroup: cgroup, Until: until, Bits: tc.bits}); err != nil {
 				t.Fatal(err)
@@ -129,7 +133,7 @@ func TestAHoldCutsAnEstablishedFlowAndEndsByItself(t *testing.T) {
 			if err != nil || len(over) != 1 || over[0].Cgroup != cgroup || !over[0].Expired || !tc.stopped(over[0].Drops) {
 				t.Errorf("expired %+v, %v", over, err)
 			}
-			if left, err := table.List(); err != nil || len(left) != 0 {
+			if left, err := table.List(); err != nil || len(left) != 1 || left[0].Hold != another {
 				t.Errorf("left %+v, %v", left, err)
 			}
 		})
