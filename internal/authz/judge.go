@@ -156,12 +156,15 @@ func Judge(t *trust.File, books []Book, p *plan.Plan, req Request, envelopes []E
 	return v, nil
 }
 
-// JudgePlan judges every step of a plan with the same verb and returns the last verdict, or the first refusal.
+// JudgePlan judges every step of a plan with the same verb, as an enforcer would that remembers nothing, and returns
+// the last verdict or the first refusal. Holds count as open with their end ahead: only people's word can carry an
+// undo here, never the clock.
 func JudgePlan(t *trust.File, books []Book, p *plan.Plan, verb Verb, envelopes []Envelope, now time.Time) (Verdict, error) {
 	var v Verdict
-	for i := range p.Steps {
+	for i, s := range p.Steps {
+		held := &Held{Since: now, Ends: now.Add(s.Duration()), Expiry: s.Expiry}
 		var err error
-		if v, err = Judge(t, books, p, Request{Verb: verb, Step: i}, envelopes, Spent{Held: &Held{Ends: now, Expiry: p.Steps[i].Expiry}}, now); err != nil {
+		if v, err = Judge(t, books, p, Request{Verb: verb, Step: i}, envelopes, Spent{Held: held}, now); err != nil {
 			return Verdict{}, fmt.Errorf("step %d: %w", i, err)
 		}
 	}
