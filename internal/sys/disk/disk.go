@@ -5,13 +5,13 @@
 package disk
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,6 +84,9 @@ func (f osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
+// ErrTooLarge says that a file is larger than its reader allows.
+var ErrTooLarge = errors.New("file too large")
+
 // ReadFile reads a file of at most limit bytes.
 func ReadFile(fsys FS, path string, limit int64) (data []byte, err error) {
 	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
@@ -96,7 +99,7 @@ func ReadFile(fsys FS, path string, limit int64) (data []byte, err error) {
 		return nil, err
 	}
 	if size > limit {
-		return nil, fmt.Errorf("read %s: %d bytes, at most %d", path, size, limit)
+		return nil, fmt.Errorf("read %s: %w: %d bytes, at most %d", path, ErrTooLarge, size, limit)
 	}
 	data = make([]byte, size)
 	if n, err := f.ReadAt(data, 0); err != nil && (!errors.Is(err, io.EOF) || int64(n) != size) {
@@ -104,8 +107,6 @@ func ReadFile(fsys FS, path string, limit int64) (data []byte, err error) {
 	}
 	return data, nil
 }
-
-var staged atomic.Uint64 // tells the temporary files of one process apart
 
 // TempPrefix begins the name of every file that Stage writes: one that is found after a crash is rubbish.
 const TempPrefix = ".tmp-"
@@ -117,10 +118,10 @@ type Staged struct {
 	temp, path string
 }
 
-// Stage writes data beside path, without making it durable. Commit or Discard must follow.
+// Stage writes data beside path, under a name that no other process takes, without making it durable. Commit or Discard must follow.
 func Stage(fsys FS, path string, data []byte, perm fs.FileMode) (*Staged, error) {
-	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf("%s%d-%d", TempPrefix, os.Getpid(), staged.Add(1)))
-	f, err := fsys.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
+	temp := filepath.Join(filepath.Dir(path), TempPrefix+rand.Text())
+	f, err := fsys.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
