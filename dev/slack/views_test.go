@@ -171,4 +171,3 @@ func TestViewUpdateWantsTheLatestHash(t *testing.T) {
 		t.Errorf("without a hash: %v", err)
 	}
 }
-
