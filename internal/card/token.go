@@ -136,7 +136,7 @@ func Seal(key []byte, t Token, random io.Reader) (string, error) {
 func Open(key []byte, sealed string, now time.Time) (Token, error) {
 	var t Token
 	body, ok := strings.CutPrefix(sealed, tokenPrefix)
-	if !ok || len(sealed) > MaxToken {
+	if !ok || len(sealed) > MaxToken || strings.ContainsAny(body, "\r\n") { // which the decoder would skip
 		return t, fmt.Errorf("%w: form", ErrToken)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(body)
