@@ -217,6 +217,45 @@ func TestPageSwitchesFaultsAndShowsDirectMessages(t *testing.T) {
 	b.must(b.WaitGone(b.ctx, `[data-channel="`+dm+`"]`)) // not hers
 }
 
+func TestUpdatedModalKeepsWhatWasTyped(t *testing.T) {
+	b := openTab(t)
+	f := newFixture(t)
+	pick := func(chosen string) client.ModalViewRequest {
+		option := client.NewOptionBlockObject
+		radio := client.NewRadioButtonsBlockElement("option", option("narrow", plain("Narrow"), nil), option("wide", plain("Wide"), nil))
+		radio.InitialOption = option(chosen, plain(strings.ToUpper(chosen[:1])+chosen[1:]), nil)
+		choose := client.NewInputBlock("b-option", plain("Option"), nil, radio)
+		choose.DispatchAction = true
+		v := modal()
+		v.Blocks.BlockSet = []client.Block{choose, client.NewSectionBlock(mrkdwn("Plan *"+chosen+"*"), nil, nil),
+			client.NewInputBlock("b-reason", plain("Reason"), nil, client.NewPlainTextInputBlockElement(nil, "reason"))}
+		return v
+	}
+	_, ts, err := f.api.PostMessage(channel, client.MsgOptionBlocks(card()...))
+	b.must(err)
+	f.answers(func(ic client.InteractionCallback) string {
+		var err error
+		if ic.View.ID == "" {
+			_, err = f.api.OpenView(ic.TriggerID, pick("narrow"))
+		} else {
+			_, err = f.api.UpdateView(pick(ic.ActionCallback.BlockActions[0].SelectedOption.Value), "", ic.View.Hash, ic.View.ID)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return ""
+	})
+	_, err = f.Click(b.ctx, alice, channel, ts, "approve")
+	b.must(err)
+	b.must(b.Navigate(b.ctx, f.url+"/?user="+alice))
+	b.must(b.WaitText(b.ctx, "#modal .section", "Plan narrow"))
+	b.must(b.Type(b.ctx, `#modal [data-action-id="reason"]`, "seen by two"))
+	b.must(b.Click(b.ctx, `#modal input[value="wide"]`))
+	b.must(b.WaitText(b.ctx, "#modal .section", "Plan wide"))
+	b.must(b.Wait(b.ctx, `document.querySelector('#modal [data-action-id="reason"]').value === 'seen by two'`))
+	b.must(b.Wait(b.ctx, `document.querySelector('#modal input:checked').value === 'wide'`))
+}
+
 func TestPageShowsHostileWordsAsWords(t *testing.T) {
 	b := openTab(t)
 	f := newFixture(t)

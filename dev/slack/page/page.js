@@ -160,7 +160,7 @@ function drawModal() {
   }
   const now = JSON.stringify([v.id, v.hash, v.errors, v.trouble, v.warning]);
   if (now === modalDrawn && dialog.open) return;
-  const sameView = modalDrawn.startsWith(JSON.stringify([v.id, v.hash]).slice(0, -1));
+  const sameView = modalDrawn.startsWith(JSON.stringify([v.id]).slice(0, -1)); // an updated view keeps what was typed, as in Slack
   const saved = sameView && dialog.open ? values(dialog) : null;
   modalDrawn = now;
   const where = { view: v.id };
