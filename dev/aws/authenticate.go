@@ -64,7 +64,7 @@ type session struct {
 	tags                 map[string]string
 	transitive           []string // keys of the tags that go along a chain
 	sourceIdentity       string
-	mfa, chained         bool
+	mfa                  bool
 	provider             string // of a web identity
 }
 

@@ -109,6 +109,43 @@ func TestTrustEditStopsNewSessionsOnly(t *testing.T) {
 	w.ok(w.buckets(w.session(before.Credentials)))
 }
 
+// TestTagsAndSourceIdentityNeedTheirOwnPermission on both sides: the caller's policies and the trust policy.
+func TestTagsAndSourceIdentityNeedTheirOwnPermission(t *testing.T) {
+	w := start(t, aws.Options{})
+	alice, _ := w.user("alice", allowAll)
+	trust := func(more string) string {
+		return document(`{"Effect":"Allow","Principal":{"AWS":"` + account + `"},"Action":"sts:AssumeRole"}` + more)
+	}
+	bare := w.role("bare", trust(""), allowAll)
+	both := w.role("both", trust(`,{"Effect":"Allow","Principal":{"AWS":"`+account+`"},"Action":["sts:TagSession","sts:SetSourceIdentity"],
+		"Condition":{"ForAllValues:StringEquals":{"aws:TagKeys":["team"]},"StringLikeIfExists":{"sts:SourceIdentity":"al*"}}}`), allowAll)
+	tag := func(key string) func(*sts.AssumeRoleInput) {
+		return func(in *sts.AssumeRoleInput) { in.Tags = []ststypes.Tag{{Key: &key, Value: sdk.String("v")}} }
+	}
+	source := func(name string) func(*sts.AssumeRoleInput) {
+		return func(in *sts.AssumeRoleInput) { in.SourceIdentity = &name }
+	}
+	for name, tc := range map[string]struct {
+		role string
+		edit func(*sts.AssumeRoleInput)
+		want string
+	}{
+		"a tag without the permission":             {bare, tag("team"), "AccessDenied"},
+		"a tag with it":                            {both, tag("team"), ""},
+		"another tag":                              {both, tag("admin"), "AccessDenied"},
+		"a source identity without the permission": {bare, source("alice"), "AccessDenied"},
+		"a source identity with it":                {both, source("alice"), ""},
+		"another source identity":                  {both, source("bob"), "AccessDenied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			_, err := w.assume(alice, tc.role, "probe", tc.edit)
+			w.refused(err, tc.want)
+		})
+	}
+}
+
 // TestChains holds what goes along a chain of roles: an hour at most, transitive tags, the source identity.
 func TestChains(t *testing.T) {
 	w := start(t, aws.Options{})

@@ -25,19 +25,15 @@ func newReplica[T any]() replica[T] {
 	return replica[T]{live: map[string]*T{}, seen: map[string]*T{}, pending: map[string][]change[T]{}}
 }
 
-// put stores value under key, or deletes the key with nil. Authorization learns it at the given time, and never before an
-// earlier change of the same key.
+// put stores value under key, or deletes the key with nil. Authorization learns it at the given time; settle keeps the order of
+// one key's changes, so that none overtakes an earlier one.
 func (r *replica[T]) put(key string, value *T, at time.Time) {
 	if value == nil {
 		delete(r.live, key)
 	} else {
 		r.live[key] = value
 	}
-	queue := r.pending[key]
-	if n := len(queue); n > 0 && at.Before(queue[n-1].at) {
-		at = queue[n-1].at
-	}
-	r.pending[key] = append(queue, change[T]{at, value})
+	r.pending[key] = append(r.pending[key], change[T]{at, value})
 }
 
 func (r *replica[T]) settle(now time.Time) {

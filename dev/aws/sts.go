@@ -156,11 +156,8 @@ func (c *call) inherit(held *session) error {
 	if parent == nil {
 		return nil
 	}
-	if parent.kind == iampolicy.RoleSession {
-		held.chained = true
-		if held.expires.Sub(held.issued) > time.Hour {
-			return invalid("The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
-		}
+	if parent.kind == iampolicy.RoleSession && held.expires.Sub(held.issued) > time.Hour {
+		return invalid("The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
 	}
 	for _, key := range parent.transitive {
 		if _, given := held.tags[key]; given {
