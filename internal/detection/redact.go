@@ -10,13 +10,16 @@ import (
 // secretForms finds values that must never be stored: AWS secret keys after a telling name, JWTs, PEM keys, GitHub
 // and Slack tokens, passwords in arguments. Access key ids are not secret and stay.
 var secretForms = []*regexp.Regexp{
-	regexp.MustCompile(`(?i)(aws_secret_access_key|aws_session_token|secret[_-]?key|password|passwd|token|authorization)("?\s*[=:]\s*"?|\s+)[^\s"']{6,}`),
+	regexp.MustCompile(`(?i)(aws_secret_access_key|aws_session_token|secret[_-]?key|password|passwd|token|authorization)"?\s*[=:]\s*"?(bearer\s+)?[^\s"']{6,}`),
 	regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`),
 	regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)`),
 	regexp.MustCompile(`gh[pousr]_[A-Za-z0-9]{20,}`),
 	regexp.MustCompile(`xox[abprs]-[A-Za-z0-9-]{10,}`),
 	regexp.MustCompile(`\b[A-Za-z0-9/+]{40}\b`),
 }
+
+// secretFlag is an argument whose value follows as the next one.
+var secretFlag = regexp.MustCompile(`(?i)^--?[a-z-]*(password|passwd|token|secret|secret-key)$`)
 
 // Redact bounds and cleans every text of the detection in place: secrets become <redacted>, control and
 // bidirectional characters become U+FFFD, long values are cut. Call it before a detection is stored or signed.
@@ -29,6 +32,9 @@ func (d *Detection) Redact() {
 			p.Args = append(p.Args[:24:24], "…")
 		}
 		for j := range p.Args {
+			if j > 0 && secretFlag.MatchString(p.Args[j-1]) {
+				p.Args[j] = "<redacted>"
+			}
 			p.Args[j] = Clean(p.Args[j], 512)
 		}
 	}

@@ -39,6 +39,6 @@ type Exposure struct {
 	// Defaults is set when no owner's values were given.
 	Defaults bool   `json:"defaults"`
 	Formula  string `json:"formula"` // version of the formula
-	Seed     uint64 `json:"seed"`
+	Seed     uint64 `json:"seed,string"`
 	Trials   int    `json:"trials"`
 }

@@ -1,0 +1,39 @@
+# Tourniquet's targets. `make` prints what each one does.
+SHELL := /bin/bash
+export CGO_ENABLED := 0
+export GOTOOLCHAIN := local
+GO ?= go
+TOOL = GOWORK=off $(GO) run -modfile=$(CURDIR)/tools/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down test check lint walls generate build bench deps
+
+help: ## print this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## run the whole path on this machine: attack, detection, card, cut, proof, release (AUTO=1 presses the button)
+	@scripts/deps demo
+	@$(GO) run ./dev/demo up
+
+demo-down: ## remove everything that a demo left behind
+	@$(GO) run ./dev/demo down
+
+test: ## pass all tests; builds what is missing, says what it skips and why
+	@scripts/deps test
+	@scripts/test
+
+check: lint test ## what CI runs, but for the demo
+
+lint: ## linters, determinism of workflows, import walls
+	@scripts/lint
+
+generate: ## rebuild generated code, schema and reference (needs clang for bpf)
+	@scripts/deps generate
+	@$(GO) generate ./...
+
+build: ## build every program into bin/
+	@mkdir -p bin
+	@$(GO) build -o bin/ ./cmd/... ./worker/... ./starter/... ./sensor/...
+
+bench: ## print benchmarks, one JSON line each
+	@scripts/bench
