@@ -3,6 +3,7 @@ package aws
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,16 +23,14 @@ type call struct {
 	server  *Server
 	request *http.Request
 	body    []byte
-	form    url.Values     // Query protocol
-	input   map[string]any // JSON protocol
+	form    url.Values // Query protocol
 	now     time.Time
 	id      string
 
 	service, action, region string
 	caller                  *caller // nil: unsigned
 
-	minted    *session       // credentials that the call made
-	mintedKey string         // their access key id, or that of a long-term key
+	mintedKey string         // access key id of the credentials that the call made
 	answer    map[string]any // responseElements of the CloudTrail event
 	resources []resource     // of the CloudTrail event
 	applied   bool           // the operation ran without an error
@@ -113,9 +112,6 @@ func (c *call) read() *failure {
 	}
 	if name := c.request.Header.Get("X-Amz-Target"); name != "" {
 		c.action = name[strings.LastIndexByte(name, '.')+1:]
-		if err := json.Unmarshal(c.body, &c.input); err != nil {
-			return fail(http.StatusBadRequest, "SerializationException", "%s", err)
-		}
 		return c.known()
 	}
 	form, err := url.ParseQuery(string(c.body))
@@ -159,7 +155,8 @@ func (c *call) run() (reply, *failure) {
 	}
 	answer, err := c.answerOf(op)
 	if err != nil {
-		if failed, ok := err.(*failure); ok {
+		var failed *failure
+		if errors.As(err, &failed) {
 			return reply{}, failed
 		}
 		return reply{}, fail(http.StatusInternalServerError, "InternalFailure", "%s", err)

@@ -85,10 +85,10 @@ func (c *call) sessionPolicies() ([]iampolicy.Policy, error) {
 }
 
 func assumeRole(c *call) (element, error) {
-	switch {
-	case c.caller.who.Kind == iampolicy.Root:
+	switch c.caller.who.Kind {
+	case iampolicy.Root:
 		return element{}, accessDenied("Roles may not be assumed by root accounts.")
-	case c.caller.who.Kind == iampolicy.FederatedUser:
+	case iampolicy.FederatedUser:
 		return element{}, accessDenied("Cannot call AssumeRole with federated user credentials")
 	}
 	held, err := c.newRoleSession()
@@ -260,7 +260,7 @@ func (c *call) mint(held *session) (element, error) {
 	}
 	held.keyID, held.secret, held.token = newKeyID("ASIA", s.options.Account), newSecret(), newToken()
 	s.sessions[held.keyID] = held
-	c.minted, c.mintedKey = held, held.keyID
+	c.mintedKey = held.keyID
 	c.resources = append(c.resources, resource{"AWS::IAM::AccessKey", held.keyID})
 	c.answer = map[string]any{"credentials": map[string]string{
 		"accessKeyId": held.keyID, "expiration": held.expires.Format("Jan 2, 2006, 3:04:05 PM"), "sessionToken": "HIDDEN_DUE_TO_SECURITY_REASONS",

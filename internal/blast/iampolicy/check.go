@@ -54,7 +54,7 @@ func (s *Statement) check(place Place) error {
 	case place == TrustPlace && placed:
 		return errors.New("has prohibited field Resource")
 	case place == TrustPlace && s.NotPrincipals != nil && s.Effect == Allow:
-		return errors.New("Allow with NotPrincipal is not allowed")
+		return errors.New("has prohibited field NotPrincipal beside Allow")
 	}
 	for _, action := range append(s.Actions, s.NotActions...) {
 		switch {

@@ -90,7 +90,7 @@ func (c config) server() (*aws.Server, aws.AccessKey, error) {
 
 // serve listens, says so, and closes everything when ctx is done.
 func (c config) serve(ctx context.Context, server *aws.Server, key aws.AccessKey, stdout io.Writer) error {
-	public, err := net.Listen("tcp", c.listen)
+	public, err := new(net.ListenConfig).Listen(ctx, "tcp", c.listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -101,7 +101,7 @@ func (c config) serve(ctx context.Context, server *aws.Server, key aws.AccessKey
 		"accessKeyId": key.ID, "lag": c.options.Lag.String(), "seed": c.options.Seed, "pid": os.Getpid(),
 	}
 	if c.admin != "" {
-		admin, err := listenAdmin(c.admin)
+		admin, err := listenAdmin(ctx, c.admin)
 		if err != nil {
 			_ = public.Close()
 			return err
@@ -131,16 +131,16 @@ func (c config) serve(ctx context.Context, server *aws.Server, key aws.AccessKey
 		_ = s.Close() // ends every connection; Serve below returns
 	}
 	for range running {
-		<-failed
+		_ = <-failed // ErrServerClosed: we closed it
 	}
 	return first
 }
 
 // listenAdmin opens the admin endpoint. A socket file that a killed stand-in left behind is replaced.
-func listenAdmin(address string) (net.Listener, error) {
+func listenAdmin(ctx context.Context, address string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
-		listener, err := net.Listen("tcp", address)
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, fmt.Errorf("listen on the admin endpoint: %w", err)
 		}
@@ -149,7 +149,7 @@ func listenAdmin(address string) (net.Listener, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		_ = os.Remove(path)
 	}
-	listener, err := net.Listen("unix", path)
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on the admin endpoint: %w", err)
 	}
