@@ -131,7 +131,9 @@ func (c config) serve(ctx context.Context, server *aws.Server, key aws.AccessKey
 		_ = s.Close() // ends every connection; Serve below returns
 	}
 	for range running {
-		_ = <-failed // ErrServerClosed: we closed it
+		if err := <-failed; !errors.Is(err, http.ErrServerClosed) && first == nil {
+			first = err
+		}
 	}
 	return first
 }
