@@ -53,7 +53,7 @@ func (g *Gate) beginEnd(rec *record, p *plan.Plan, envelopes []authz.Envelope, i
 	if err != nil {
 		return g.refused(in, verb, err)
 	}
-	return g.record(entryEnding, ending{Key: rec.intent.Key, Verb: verb, Authority: verdict.Authority, Envelopes: verdict.Envelopes})
+	return g.record(entryEnding, ending{Key: rec.intent.Key, Verb: verb, Authority: verdict.Authority, Envelopes: verdict.Envelopes, Decisions: in.Decisions})
 }
 
 // finishEnd restores what no other open hold still needs, and writes the receipt.
@@ -128,7 +128,7 @@ func (g *Gate) extend(ctx context.Context, in StepInput) (StepOutput, error) {
 	if ends.Sub(g.now()) > policy.Trust.Ceilings.MaxApproved {
 		return StepOutput{}, g.refused(in, authz.VerbExtend, &authz.Refusal{Code: authz.CodeCeiling, Why: "the new end is beyond the trust file's ceiling"})
 	}
-	if err := g.record(entryExtension, extension{Key: rec.intent.Key, Ends: ends, Nonces: verdict.Nonces, Authority: verdict.Authority, By: verdict.Envelopes}); err != nil {
+	if err := g.record(entryExtension, extension{Key: rec.intent.Key, Ends: ends, Nonces: verdict.Nonces, Authority: verdict.Authority, By: verdict.Envelopes, Decisions: in.Decisions}); err != nil {
 		return StepOutput{}, err
 	}
 	return g.again(ctx, rec, "extended, "+verdict.Authority)

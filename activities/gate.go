@@ -135,7 +135,7 @@ func (g *Gate) intend(ctx context.Context, in StepInput) (*record, error) {
 		}
 		return nil, err
 	}
-	body := intentWritten{Intent: intent, Playbook: p.Playbook.Name, Unattended: verdict.Unattended, Nonces: verdict.Nonces}
+	body := intentWritten{Intent: intent, Playbook: p.Playbook.Name, Unattended: verdict.Unattended, Nonces: verdict.Nonces, Decisions: in.Decisions}
 	if err := g.record(entryIntent, body); err != nil {
 		return nil, err
 	}
@@ -220,6 +220,9 @@ func (g *Gate) failGroup(incidentID, digest string, group int) error {
 
 // load reads the plan and everything signed that it rests on: detections from the store, decisions from the input.
 func (g *Gate) load(ctx context.Context, in StepInput) (*plan.Plan, []authz.Envelope, error) {
+	if len(in.Decisions) > 32 {
+		return nil, nil, fmt.Errorf("%d decisions, at most 32: %w", len(in.Decisions), ErrRefused)
+	}
 	p, err := LoadPlan(ctx, g.o.Store, in.Plan)
 	if err != nil {
 		return nil, nil, err

@@ -36,16 +36,19 @@ type (
 		Playbook   string      `json:"playbook"`
 		Unattended bool        `json:"unattended"`
 		Nonces     []string    `json:"nonces,omitempty"`
+		// Decisions are the signed decisions at hand, so that whoever audits can judge again.
+		Decisions []authz.Envelope `json:"decisions,omitempty"`
 	}
 	receiptWritten struct {
 		Receipt  plan.Receipt   `json:"receipt"`
 		Envelope authz.Envelope `json:"envelope"`
 	}
 	ending struct {
-		Key       string     `json:"key"`
-		Verb      authz.Verb `json:"verb"`
-		Authority string     `json:"authority"`
-		Envelopes []string   `json:"envelopes,omitempty"`
+		Key       string           `json:"key"`
+		Verb      authz.Verb       `json:"verb"`
+		Authority string           `json:"authority"`
+		Envelopes []string         `json:"envelopes,omitempty"`
+		Decisions []authz.Envelope `json:"decisions,omitempty"`
 	}
 	groupFailed struct {
 		IncidentID string `json:"incident_id"`
@@ -69,7 +72,8 @@ type (
 		Nonces    []string  `json:"nonces"`
 		Authority string    `json:"authority"`
 		// By is the digest of the decision, so that it counts once.
-		By []string `json:"by"`
+		By        []string         `json:"by"`
+		Decisions []authz.Envelope `json:"decisions,omitempty"`
 	}
 	reassert struct {
 		Key string `json:"key"`

@@ -11,12 +11,7 @@ import (
 	"tourniquet.dev/tourniquet/activities"
 )
 
-// The activities of the notify role, by name.
-const (
-	activityPostCard   = "PostCard"
-	activityUpdateCard = "UpdateCard"
-	activityPage       = "Page"
-)
+var notification *activities.Notification
 
 // cardState is what the workflow remembers of its card.
 type cardState struct {
@@ -31,9 +26,9 @@ type cardState struct {
 // the next change shows the state as it is then.
 func (r *incidentRun) updateCard(ctx workflow.Context) {
 	in := r.cardInput()
-	activity := activityPostCard
+	activity := any(notification.PostCard)
 	if r.card.ts != "" {
-		activity = activityUpdateCard
+		activity = notification.UpdateCard
 	}
 	var out activities.CardOutput
 	actx := workflow.WithActivityOptions(ctx, notifyOptions("card"))
@@ -82,7 +77,7 @@ func (r *incidentRun) cardInput() activities.CardInput {
 func page(ctx workflow.Context, in activities.PageInput) {
 	in.Once = strings.ToLower(fmt.Sprintf("%s:%.60s:%d", in.Reason, in.Text, in.Deadline.Unix()))
 	actx := workflow.WithActivityOptions(ctx, notifyOptions("page: "+string(in.Reason)))
-	if err := workflow.ExecuteActivity(actx, activityPage, in).Get(ctx, nil); err != nil {
+	if err := workflow.ExecuteActivity(actx, notification.Page, in).Get(ctx, nil); err != nil {
 		workflow.GetLogger(ctx).Error("nobody could be paged", "incident_id", in.IncidentID, "err", err)
 	}
 }
