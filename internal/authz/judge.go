@@ -2,6 +2,7 @@ package authz
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"time"
 
@@ -252,12 +253,31 @@ func ClosureOf(e plan.Entry, t plan.Target) string {
 	return fmt.Sprintf(e.Closure, t.Name)
 }
 
+// principals are the names under which the protected set may know an AWS target: a user's or a role's name, unique id
+// and ARN, whose path is the target's namespace. A key found in AWS bears its owner there; it counts as its owner.
+func principals(tg plan.Target) []string {
+	full, names := tg.Namespace, []string{}
+	if tg.Kind != plan.AccessKey {
+		full, names = path.Join(tg.Namespace, tg.Name), []string{tg.Name, tg.UID}
+	}
+	kind := plan.AWSUser
+	if tg.Kind == plan.AWSRole {
+		kind = plan.AWSRole
+	}
+	if full != "" {
+		for _, partition := range []string{"aws", "aws-cn", "aws-us-gov"} {
+			names = append(names, fmt.Sprintf("arn:%s:iam::%s:%s/%s", partition, tg.Scope, kind, full))
+		}
+	}
+	return names
+}
+
 func (c *hearing) allowed(tg plan.Target) *Refusal {
 	if tg.AWS() {
 		if !slices.Contains(c.t.Scope.Accounts, tg.Scope) {
 			return refuse(CodeScope, "account %q is not in the trust file", tg.Scope)
 		}
-		if tg.Kind != plan.AccessKey && (c.t.ProtectsPrincipal(tg.Name) || c.t.ProtectsPrincipal(tg.UID)) {
+		if slices.ContainsFunc(principals(tg), c.t.ProtectsPrincipal) {
 			return refuse(CodeProtected, "%s", tg)
 		}
 		return nil
