@@ -23,6 +23,9 @@ import (
 // SecretSize is the length in bytes of a symmetric key, and of an Ed25519 seed.
 const SecretSize = 32
 
+// maxText bounds a secret that is text.
+const maxText = 4096
+
 // Errors that callers tell apart.
 var (
 	// ErrMode says that others than the owner may read a secret, or write what is trusted.
@@ -63,6 +66,19 @@ func LoadSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
 	return decode(path, b, SecretSize)
+}
+
+// LoadText reads a one-line secret that is text, such as a bot token or a signing secret.
+func LoadText(path string) (string, error) {
+	b, err := read(path, 0o077, maxText)
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	s := strings.TrimSuffix(string(b), "\n")
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("read secret: %s: %w: want one line of plain characters", path, ErrForm)
+	}
+	return s, nil
 }
 
 // LoadPublic reads an Ed25519 public key: one line of base64.

@@ -66,6 +66,31 @@ func TestLoadSignerRefuses(t *testing.T) {
 	}
 }
 
+func TestLoadTextRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		content string
+		mode    os.FileMode
+		want    error
+	}{
+		"one line":              {"xoxb-test", 0o600, nil},
+		"with its line break":   {"xoxb-test\n", 0o600, nil},
+		"others may read it":    {"xoxb-test", 0o604, keys.ErrMode},
+		"nothing":               {"\n", 0o600, keys.ErrForm},
+		"two lines":             {"a\nb\n", 0o600, keys.ErrForm},
+		"a carriage return":     {"a\r\n", 0o600, keys.ErrForm},
+		"more than a secret is": {string(make([]byte, 5000)), 0o600, keys.ErrForm},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "k")
+			writeFile(t, path, tc.content, tc.mode)
+			got, err := keys.LoadText(path)
+			if !errors.Is(err, tc.want) || (tc.want == nil && got != "xoxb-test") {
+				t.Errorf("got %q, %v, want %v", got, err, tc.want)
+			}
+		})
+	}
+}
+
 const playbookYAML = `
 playbook: p
 version: 1
