@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -31,7 +30,6 @@ var start = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
 // change is appended to a log, so that a test can count effects.
 type system struct {
 	dir  string
-	mu   sync.Mutex
 	fail map[string]error // by "apply <action>" or "undo <action>"
 	// die, when set, kills the process at a named moment.
 	die string

@@ -150,7 +150,7 @@ func (c *containment) fail(ctx workflow.Context, group []*stepState, cause error
 		if s.ref.Group == 0 || !s.on {
 			continue
 		}
-		c.undo(ctx, s, gate.UndoStep, StepReleased, nil)
+		_ = c.undo(ctx, s, gate.UndoStep, StepReleased, nil) // what stays on stands in its note, and the page follows
 	}
 	c.tell(ctx)
 	c.page(ctx, activities.PageFailed, fmt.Sprintf("%s failed: %s", group[0].ref.Action, reason(cause)))

@@ -74,7 +74,7 @@ func Incident(ctx workflow.Context, in IncidentInput) (IncidentResult, error) {
 	}
 	r.state(ctx, incident.Triaged)
 	if err := r.open(ctx); err != nil {
-		return r.close(ctx, "no playbook takes these detections"), nil
+		return r.close(ctx, "no playbook takes these detections"), nil //nolint:nilerr // an ending like another
 	}
 	if err := r.study(ctx); err != nil {
 		r.say(ctx, "no plan could be made: "+reason(err))

@@ -154,10 +154,9 @@ func (g *graph) kubernetes(k *KubernetesFacts) {
 // ruleAllows reports whether the rule holds any of the verbs on the resource of the API group.
 func ruleAllows(r Rule, group, resource string, verbs []string) bool {
 	has := func(list []string, v string) bool { return slices.Contains(list, v) || slices.Contains(list, "*") }
-	sub, wild := resource, false
+	wild := false
 	if i := strings.IndexByte(resource, '/'); i >= 0 {
-		sub = "*" + resource[i:]
-		wild = slices.Contains(r.Resources, sub)
+		wild = slices.Contains(r.Resources, "*"+resource[i:])
 	}
 	if !has(r.Resources, resource) && !wild {
 		return false

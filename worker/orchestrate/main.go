@@ -27,7 +27,7 @@ func main() {
 	os.Exit(w.Run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-func (c *config) start(_ context.Context, e *role.Env) ([]worker.Worker, map[string]any, func() error, error) {
+func (c *config) start(ctx context.Context, e *role.Env) ([]worker.Worker, map[string]any, func() error, error) {
 	blobs, err := e.Store()
 	if err != nil {
 		return nil, nil, nil, err
@@ -38,7 +38,7 @@ func (c *config) start(_ context.Context, e *role.Env) ([]worker.Worker, map[str
 	w.RegisterWorkflow(workflows.Archive)
 	w.RegisterActivity(activities.NewAssessment(activities.AssessmentOptions{Policy: e.Policy, Store: blobs, Now: time.Now}))
 	w.RegisterActivity(activities.NewArchiving(archive.New(e.Client), blobs))
-	codec, stop, err := c.serveCodec(e)
+	codec, stop, err := c.serveCodec(ctx, e)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -46,7 +46,7 @@ func (c *config) start(_ context.Context, e *role.Env) ([]worker.Worker, map[str
 }
 
 // serveCodec lets the Web UI decode payloads; without an address it serves nothing.
-func (c *config) serveCodec(e *role.Env) (url string, stop func() error, err error) {
+func (c *config) serveCodec(ctx context.Context, e *role.Env) (url string, stop func() error, err error) {
 	if c.Codec.Listen == "" {
 		return "", nil, nil
 	}
@@ -54,7 +54,7 @@ func (c *config) serveCodec(e *role.Env) (url string, stop func() error, err err
 	if err != nil {
 		return "", nil, fmt.Errorf("codec: %w", err)
 	}
-	l, err := net.Listen("tcp", c.Codec.Listen)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Codec.Listen)
 	if err != nil {
 		return "", nil, fmt.Errorf("codec.listen: %w", err)
 	}
