@@ -169,7 +169,9 @@ func newStage(t *testing.T) *stage {
 	s.env.SetStartTime(start)
 	s.env.SetTestTimeout(time.Minute)
 	s.env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: workflows.IncidentWorkflowID(s.key), TaskQueue: workflows.QueueOrchestrate})
-	policy := func() activities.Policy { return activities.Policy{Trust: s.w.TrustFile, Books: []authz.Book{s.w.Book}} }
+	policy := func() activities.Policy {
+		return activities.Policy{Trust: s.w.TrustFile, Books: []authz.Book{s.w.Book}}
+	}
 	now := func() time.Time { return s.env.Now() }
 	all, readers := map[plan.Action]activities.Action{}, map[plan.Action]activities.Reader{}
 	for _, e := range plan.Catalogue {

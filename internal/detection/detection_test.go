@@ -20,16 +20,18 @@ func TestValidateNamesTheField(t *testing.T) {
 		t.Fatalf("a valid detection: %v", err)
 	}
 	for field, change := range map[string]func(*detection.Detection){
-		"uid:":                 func(d *detection.Detection) { d.UID = "a b" },
-		"time:":                func(d *detection.Detection) { d.Time = time.Time{} },
-		"source.kind:":         func(d *detection.Detection) { d.Source.Kind = "me" },
-		"severity:":            func(d *detection.Detection) { d.Severity = "bad" },
-		"confidence:":          func(d *detection.Detection) { d.Confidence = 101 },
-		"attacks[0]:":          func(d *detection.Detection) { d.Attacks[0].TechniqueID = "T1" },
-		"title:":               func(d *detection.Detection) { d.Title = strings.Repeat("x", 201) },
-		"workload.pod:":        func(d *detection.Detection) { d.Workload.Pod = "<!channel>" },
-		"workload.owner_uid:":  func(d *detection.Detection) { d.Workload.OwnerUID, d.Workload.PodUID = "", "" },
-		"identities[0]: name:": func(d *detection.Detection) { d.Identities = []identity.Identity{{Kind: identity.AccessKey, Name: "x", Link: identity.Claimed}} },
+		"uid:":                func(d *detection.Detection) { d.UID = "a b" },
+		"time:":               func(d *detection.Detection) { d.Time = time.Time{} },
+		"source.kind:":        func(d *detection.Detection) { d.Source.Kind = "me" },
+		"severity:":           func(d *detection.Detection) { d.Severity = "bad" },
+		"confidence:":         func(d *detection.Detection) { d.Confidence = 101 },
+		"attacks[0]:":         func(d *detection.Detection) { d.Attacks[0].TechniqueID = "T1" },
+		"title:":              func(d *detection.Detection) { d.Title = strings.Repeat("x", 201) },
+		"workload.pod:":       func(d *detection.Detection) { d.Workload.Pod = "<!channel>" },
+		"workload.owner_uid:": func(d *detection.Detection) { d.Workload.OwnerUID, d.Workload.PodUID = "", "" },
+		"identities[0]: name:": func(d *detection.Detection) {
+			d.Identities = []identity.Identity{{Kind: identity.AccessKey, Name: "x", Link: identity.Claimed}}
+		},
 	} {
 		d := valid()
 		change(d)
@@ -54,8 +56,8 @@ func TestKeyFollowsTheOwner(t *testing.T) {
 func TestRedactTakesSecretsAndKeepsWords(t *testing.T) {
 	secrets := map[string]string{
 		"AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY0": "wJalr",
-		"Authorization: Bearer abcdefghijk":                            "abcdefghijk",
-		"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2ln":             "eyJzdWIi",
+		"Authorization: Bearer abcdefghijk":                             "abcdefghijk",
+		"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2ln":              "eyJzdWIi",
 		"-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----":  "MIIE",
 	}
 	d := valid()
