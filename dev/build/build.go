@@ -60,8 +60,8 @@ func Cache() (string, error) {
 	return dir, nil
 }
 
-// Go builds main packages of the module in moduleDir into outDir, each under its folder's name. What is up to date is
-// not linked again. Callers in other processes wait for each other; what the folder holds is always whole.
+// Go builds main packages of the module in moduleDir into outDir, each under its folder's name and without debug tables.
+// What is up to date is not linked again. Callers in other processes wait for each other; what the folder holds is always whole.
 func Go(ctx context.Context, moduleDir string, pkgs []string, outDir string, progress io.Writer) error {
 	if err := os.MkdirAll(outDir, 0o755); err != nil {
 		return fmt.Errorf("make folder for binaries: %w", err)
@@ -82,8 +82,9 @@ func Go(ctx context.Context, moduleDir string, pkgs []string, outDir string, pro
 		return fmt.Errorf("make folder for the linker: %w", err)
 	}
 	defer os.RemoveAll(tmp)
+	say.say("building %s", strings.Join(pkgs, " "))
 	return goBuild(ctx, say, command{
-		dir: moduleDir, env: []string{"GOTMPDIR=" + tmp}, args: append([]string{"-o", outDir + string(filepath.Separator)}, pkgs...),
+		dir: moduleDir, env: []string{"GOTMPDIR=" + tmp}, args: append([]string{"-ldflags", "-s -w", "-o", outDir + string(filepath.Separator)}, pkgs...),
 	})
 }
 

@@ -51,7 +51,10 @@ func prepareDatabase(db *config.SQL, opts Options) error {
 		return fmt.Errorf("look for the database: %w", err)
 	default:
 		have, err := os.ReadFile(mark)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s was not finished or is not ours (%s is missing): %w", opts.Database, mark, ErrSchema)
+		}
+		if err != nil {
 			return fmt.Errorf("read hash of the schema: %w", err)
 		}
 		if string(have) != want+"\n" {

@@ -3,6 +3,7 @@ package temporal
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"go.temporal.io/server/common/authorization"
 	"go.temporal.io/server/common/cluster"
@@ -22,12 +23,16 @@ import (
 // clusterName is the one cluster that this server knows.
 const clusterName = "active"
 
-// tuning: by default a shard polls its queues 20 times a second, so that each workflow task waits some 40 ms.
+// tuning for one busy machine.
 var tuning = dynamicconfig.StaticClient{
+	// By default a shard polls its queues 20 times a second, so that each workflow task waits some 40 ms.
 	dynamicconfig.TransferProcessorMaxPollRPS.Key():   1000,
 	dynamicconfig.TimerProcessorMaxPollRPS.Key():      1000,
 	dynamicconfig.VisibilityProcessorMaxPollRPS.Key(): 1000,
 	dynamicconfig.OutboundProcessorMaxPollRPS.Key():   1000,
+	// Whoever waits for a workflow (Get, the Web UI) can miss its end: the server drops a notice when the one before it was
+	// not yet read. The next long poll sees it, by default 20 s later.
+	dynamicconfig.HistoryLongPollExpirationInterval.Key(): 2 * time.Second,
 	// A search attribute added at start is known to the next call, not some seconds later.
 	dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true,
 }
