@@ -33,7 +33,8 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(Redacted) }
 // MarshalText encodes Redacted, in JSON and YAML too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
-// patterns find secrets by their form, in plain text as in JSON strings. Of an access key id its end stays, so that a
+// patterns find secrets by their form, in plain text as in JSON strings, where the letter of an escape such as \n may stand
+// right before them: so no pattern asks for a word boundary. Of an access key id its end stays, so that a
 // responder can tell two apart; the id is no secret by itself.
 var patterns = []struct {
 	find    *regexp.Regexp
@@ -41,15 +42,18 @@ var patterns = []struct {
 }{
 	{regexp.MustCompile(`-----BEGIN [A-Z0-9 ]{1,40}-----(?:[A-Za-z0-9+/=:,.\s]|\\+[nrt]|-----END [A-Z0-9 ]{1,40}-----|-)*`), []byte("<redacted PEM>")},
 	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*`), []byte("<redacted JWT>")},
-	{regexp.MustCompile(`\b(AKIA|ASIA)[A-Z2-7]{12}([A-Z2-7]{4})\b`), []byte("${1}************${2}")},
-	{regexp.MustCompile(`\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})`), []byte(Redacted)},
-	{regexp.MustCompile(`\b(?:xox[a-z]|xapp)-[A-Za-z0-9-]{10,}`), []byte(Redacted)},
-	{regexp.MustCompile(`(?i)\b(bearer|basic) +[A-Za-z0-9._~+/=-]{8,}`), []byte("${1} " + Redacted)},
-	{regexp.MustCompile(`(?i)\b(X-Amz-Security-Token|X-Amz-Signature|Signature)(=|%3D)[A-Za-z0-9%/+=._-]{16,}`), []byte("${1}${2}" + Redacted)},
+	{regexp.MustCompile(`(AKIA|ASIA)[A-Z2-7]{12}([A-Z2-7]{4})`), []byte("${1}************${2}")},
+	{regexp.MustCompile(`(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})`), []byte(Redacted)},
+	{regexp.MustCompile(`(?:xox[a-z]|xapp)-[A-Za-z0-9-]{10,}`), []byte(Redacted)},
+	{regexp.MustCompile(`(?i)(bearer|basic) +[A-Za-z0-9._~+/=-]{8,}`), []byte("${1} " + Redacted)},
+	{regexp.MustCompile(`(?i)(X-Amz-Security-Token|X-Amz-Signature|Signature)(=|%3D)[A-Za-z0-9%/+=._-]{16,}`), []byte("${1}${2}" + Redacted)},
 }
 
-// base64Run finds what may be an AWS secret access key (exactly 40 characters) or a session token (far more).
-var base64Run = regexp.MustCompile(`[A-Za-z0-9+/=]{40,}`)
+// base64Run finds what may be an AWS secret access key (exactly 40 characters) or a session token (far more), behind the
+// JSON escape that may precede it.
+var base64Run = regexp.MustCompile(`\\+(?:[bfnrt]|u[0-9a-fA-F]{4})[A-Za-z0-9+/=]*|[A-Za-z0-9+/=]{40,}`)
+
+var escape = regexp.MustCompile(`^\\+(?:[bfnrt]|u[0-9a-fA-F]{4})`)
 
 const (
 	secretKeyLength = 40
@@ -64,11 +68,12 @@ func redact(text []byte) []byte {
 	for _, p := range patterns {
 		text = p.find.ReplaceAll(text, p.replace)
 	}
-	return base64Run.ReplaceAllFunc(text, func(run []byte) []byte {
+	return base64Run.ReplaceAllFunc(text, func(match []byte) []byte {
+		run := match[len(escape.Find(match)):]
 		if (len(run) == secretKeyLength || len(run) >= tokenLength) && looksRandom(run) {
-			return []byte(Redacted)
+			return append(match[:len(match)-len(run):len(match)-len(run)], Redacted...)
 		}
-		return run
+		return match
 	})
 }
 

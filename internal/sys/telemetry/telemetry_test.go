@@ -52,6 +52,7 @@ func TestI33LogsHoldNoSecret(t *testing.T) {
 			"a message":      func(l *slog.Logger, s string) { l.Info(s) },
 			"a key":          func(l *slog.Logger, s string) { l.Info("x", s, 1) },
 			"a shell line":   func(l *slog.Logger, s string) { l.Info("x", "a", "export K='"+s+"'; run") },
+			"a line of many": func(l *slog.Logger, s string) { l.Info("x", "a", "b\n"+s+"\nc\t"+s+"\x01"+s) },
 			"quoted in JSON": func(l *slog.Logger, s string) { l.Info("x", "a", fmt.Sprintf(`{"k":%q}`, s)) },
 		} {
 			var out bytes.Buffer
@@ -180,6 +181,7 @@ func FuzzLog(f *testing.F) {
 	for _, s := range []string{key, jwt, "-----BEGIN X-----\\", "-----BEGIN X-----\"", "bearer \\u0041aaaaaaaa", base64.StdEncoding.EncodeToString([]byte(key)), "Signature=%3D\\\\aaaaaaaaaaaaaaaaaaaa"} {
 		f.Add(s)
 	}
+	f.Add("\n00000000000000000000000000000000000000A")
 	f.Fuzz(func(t *testing.T, s string) {
 		var out bytes.Buffer
 		telemetry.NewLogger(&out, "test", slog.LevelInfo).Info("x", s, s+" "+accessKey+" "+s)
