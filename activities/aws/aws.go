@@ -40,9 +40,10 @@ func (m Mode) Valid() bool { return m == Leashed || m == Full }
 
 // Defaults of the options.
 const (
-	DefaultSettle  = 10 * time.Second // more than twice the 4 s in which authorization was seen to lag
-	DefaultTimeout = 20 * time.Second
-	lookupsEvery   = 500 * time.Millisecond // AWS allows 2 LookupEvents a second for each account and region
+	DefaultSettle   = 10 * time.Second // more than twice the 4 s in which authorization was seen to lag
+	DefaultTimeout  = 20 * time.Second
+	DefaultAttempts = 4
+	lookupsEvery    = 500 * time.Millisecond // AWS allows 2 LookupEvents a second for each account and region
 )
 
 // Options configures a System.
@@ -61,6 +62,8 @@ type Options struct {
 	Settle time.Duration
 	// Timeout bounds one call; 0: DefaultTimeout.
 	Timeout time.Duration
+	// Attempts is how often a read is tried; 0: DefaultAttempts. A write is tried once: see lever.
+	Attempts int
 	// Clock is nil for the machine's.
 	Clock func() time.Time
 }
@@ -111,6 +114,9 @@ func New(o Options) (*System, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
+	if o.Attempts == 0 {
+		o.Attempts = DefaultAttempts
+	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
@@ -125,7 +131,7 @@ func New(o Options) (*System, error) {
 		Region:      o.Region,
 		Credentials: sdk.NewCredentialsCache(keys),
 		HTTPClient:  awshttp.NewBuildableClient().WithTimeout(o.Timeout),
-		Retryer:     func() sdk.Retryer { return retry.AddWithMaxAttempts(retry.NewStandard(), 4) },
+		Retryer:     func() sdk.Retryer { return retry.AddWithMaxAttempts(retry.NewStandard(), o.Attempts) },
 	}
 	if o.Endpoint != "" {
 		cfg.BaseEndpoint = &o.Endpoint

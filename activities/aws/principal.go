@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/smithy-go"
 
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/blast/iampolicy"
@@ -80,6 +82,10 @@ func (s *System) target(p principal) plan.Target {
 // ownerOf finds the user that owns a long-term access key.
 func (s *System) ownerOf(ctx context.Context, keyID string) (principal, error) {
 	out, err := s.iam.GetAccessKeyLastUsed(ctx, &iam.GetAccessKeyLastUsedInput{AccessKeyId: &keyID})
+	var api smithy.APIError
+	if errors.As(err, &api) && api.ErrorCode() == "AccessDenied" { // AWS says so of keys that it does not know
+		return principal{}, fmt.Errorf("access key %s: is gone, of another account, or not ours to ask about: %w", keyID, activities.ErrConflict)
+	}
 	if err != nil {
 		return principal{}, callError("find the owner of access key "+keyID, err, false)
 	}

@@ -35,7 +35,10 @@ func (s sessionsReader) Expand(ctx context.Context, step plan.Step) ([]plan.Targ
 
 // Capture records which of our denies stand on the role already.
 func (s sessionsReader) Capture(ctx context.Context, _ plan.Step, t plan.Target) (plan.PreImage, error) {
-	return s.sessionLever(plan.Intent{}, plan.Receipt{}, time.Time{}).capture(ctx, t)
+	if s.options.Mode == Leashed {
+		return s.quarantineLever().capture(ctx, t)
+	}
+	return lever[principal]{read: s.readWithOwn}.capture(ctx, t)
 }
 
 // Verify reads the deny back, asks the policy simulator as a session minted before the change, and looks for calls of

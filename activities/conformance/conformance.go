@@ -1,0 +1,442 @@
+// Package conformance is the one suite that every Action must pass: what the gate relies on, tried on a real system or
+// its stand-in. It is called by tests only, once for each action, with a subject that tells how to set the action's
+// world up, how to look at it from outside, and how to break it.
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tourniquet.dev/tourniquet/activities"
+	"tourniquet.dev/tourniquet/internal/authz"
+	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/trust"
+)
+
+// A Link is the way from the action to its system, which a test can break. Only requests that change something count.
+type Link interface {
+	// Writes is how many changes were asked for so far.
+	Writes() int
+	// Cut breaks the link at the n-th change from now, counted from 1, and for everything after it: as if the process
+	// had been killed there. With applied, that change still reaches the system, unheard.
+	Cut(n int, applied bool)
+	// Lose loses one answer, that of the n-th change from now. Without applied, the change is lost as well.
+	Lose(n int, applied bool)
+	// Heal makes the link whole.
+	Heal()
+}
+
+// A World is a fresh target with its action.
+type World struct {
+	Action activities.Action
+	// Reader sees with the read-only role's credentials.
+	Reader activities.Reader
+	Step   plan.Step
+	Link   Link
+	// Snapshot is the system's own word on everything that the action may touch, not read by our code.
+	Snapshot func(t *testing.T) any
+	// Held says, by the system's own word, whether the cut stands.
+	Held func(t *testing.T) bool
+	// Lift makes the target what it was, as a third party would: the gate then re-asserts. Nil: nobody but us can.
+	Lift func(t *testing.T)
+	// Drift makes the target something that is neither its pre-image nor the cut. Nil: it has no third state.
+	Drift func(t *testing.T)
+	// Replace puts another object in the place of the target, under its name. Nil: names never recur there.
+	Replace func(t *testing.T)
+	// Settle lets pass what time the system needs before an effect can be verified. May be nil.
+	Settle func(t *testing.T)
+	// Finding is what the read-only role must find of the applied step, once settled.
+	Finding plan.Finding
+}
+
+// A Subject is one action under test. Make returns a new world each time; worlds do not touch each other.
+type Subject struct {
+	Make func(t *testing.T) World
+	// Protected makes a world whose step reaches something that this trust file protects; the same step is in order
+	// where nothing is protected.
+	Protected func(t *testing.T) (World, trust.Protected)
+}
+
+// Run runs the suite.
+func Run(t *testing.T, s Subject) {
+	for name, try := range map[string]func(*testing.T, Subject){
+		"applied and undone leaves no trace":           roundTrip,
+		"applied twice is one effect":                  applyTwice,
+		"undone twice is one undo":                     undoTwice,
+		"undone before applied changes nothing":        undoFirst,
+		"cut at each change, it is resumed":            resumed,
+		"cut at each change, it is undone":             undoneHalfway,
+		"cut at each change of the undo, it goes on":   undoResumed,
+		"a lost answer is read back":                   lostAnswer,
+		"a third party's change is a conflict":         drift,
+		"another object of the same name is untouched": replaced,
+		"lifted by someone else, it is put back":       reasserted,
+		"the read-only role sees what is there":        observed,
+		"the state after it is what a watch captures":  watched,
+		"what is protected is found and refused":       protected,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			try(t, s)
+		})
+	}
+}
+
+// IncidentID is the incident of all intents here.
+const IncidentID = "iaaaaaaaaaaaa"
+
+// PlanDigest is the plan of all intents here.
+var PlanDigest = plan.DigestOf([]byte("conformance"))
+
+// Intend does what the gate does before an effect: expand, capture, fix.
+func Intend(t *testing.T, w World) plan.Intent {
+	t.Helper()
+	targets, err := w.Action.Expand(t.Context(), w.Step)
+	if err != nil {
+		t.Fatal("expand:", err)
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	in := plan.Intent{Key: plan.Key(IncidentID, PlanDigest, w.Step.Index, 0), IncidentID: IncidentID, PlanDigest: PlanDigest, Step: w.Step,
+		Targets: targets, At: now, Ends: now.Add(w.Step.Duration()), Authority: "conformance", Authorities: []string{PlanDigest}}
+	for _, target := range targets {
+		image, err := w.Action.Capture(t.Context(), w.Step, target)
+		if err != nil {
+			t.Fatal("capture:", err)
+		}
+		in.PreImages = append(in.PreImages, image)
+	}
+	return in
+}
+
+func apply(t *testing.T, w World, in plan.Intent) plan.Receipt {
+	t.Helper()
+	r, err := w.Action.Apply(t.Context(), in)
+	if err != nil {
+		t.Fatal("apply:", err)
+	}
+	if r.Phase != plan.Applied || r.Key != in.Key || len(r.Effects) != len(in.Targets) {
+		t.Fatalf("receipt: phase %s, key %s, %d effects for %d targets", r.Phase, r.Key, len(r.Effects), len(in.Targets))
+	}
+	wantHeld(t, w, true)
+	return r
+}
+
+func undo(t *testing.T, w World, in plan.Intent, r plan.Receipt) {
+	t.Helper()
+	if err := w.Action.Undo(t.Context(), in, r); err != nil {
+		t.Fatal("undo:", err)
+	}
+	wantHeld(t, w, false)
+}
+
+func wantHeld(t *testing.T, w World, want bool) {
+	t.Helper()
+	if got := w.Held(t); got != want {
+		t.Fatalf("held: %t, want %t", got, want)
+	}
+}
+
+// WantSame reports what is not as it was before.
+func WantSame(t *testing.T, w World, before any) {
+	t.Helper()
+	if diff := cmp.Diff(before, w.Snapshot(t)); diff != "" {
+		t.Error("the system is not as it was (-before +now):\n" + diff)
+	}
+}
+
+func roundTrip(t *testing.T, s Subject) {
+	w := s.Make(t)
+	before, in := w.Snapshot(t), Intend(t, w)
+	undo(t, w, in, apply(t, w, in))
+	WantSame(t, w, before)
+}
+
+func applyTwice(t *testing.T, s Subject) {
+	w := s.Make(t)
+	before, in := w.Snapshot(t), Intend(t, w)
+	first := apply(t, w, in)
+	after, writes := w.Snapshot(t), w.Link.Writes()
+	second := apply(t, w, in)
+	WantSame(t, w, after)
+	if diff := cmp.Diff(posts(first), posts(second)); diff != "" {
+		t.Error("post states (-first +second):\n" + diff)
+	}
+	if extra := w.Link.Writes() - writes; extra > len(in.Targets) {
+		t.Errorf("the second apply asked for %d changes", extra)
+	}
+	undo(t, w, in, second)
+	WantSame(t, w, before)
+}
+
+func undoTwice(t *testing.T, s Subject) {
+	w := s.Make(t)
+	before, in := w.Snapshot(t), Intend(t, w)
+	r := apply(t, w, in)
+	undo(t, w, in, r)
+	undo(t, w, in, r)
+	WantSame(t, w, before)
+}
+
+func undoFirst(t *testing.T, s Subject) {
+	w := s.Make(t)
+	before, in := w.Snapshot(t), Intend(t, w)
+	undo(t, w, in, plan.Receipt{})
+	WantSame(t, w, before)
+}
+
+// changes counts how many changes an apply and an undo ask for.
+func changes(t *testing.T, s Subject) (applying, undoing int) {
+	t.Helper()
+	w := s.Make(t)
+	in, start := Intend(t, w), w.Link.Writes()
+	r := apply(t, w, in)
+	middle := w.Link.Writes()
+	undo(t, w, in, r)
+	return middle - start, w.Link.Writes() - middle
+}
+
+// eachCut runs try with the link cut at every change of n, before and after it takes effect.
+func eachCut(t *testing.T, s Subject, n int, try func(t *testing.T, w World, cut func())) {
+	if n == 0 {
+		t.Fatal("no change was asked for: there is nothing to test")
+	}
+	for i := 1; i <= n; i++ {
+		for _, applied := range []bool{false, true} {
+			t.Run(fmt.Sprintf("change %d, applied %t", i, applied), func(t *testing.T) {
+				w := s.Make(t)
+				try(t, w, func() { w.Link.Cut(i, applied) })
+			})
+		}
+	}
+}
+
+func resumed(t *testing.T, s Subject) {
+	n, _ := changes(t, s)
+	eachCut(t, s, n, func(t *testing.T, w World, cut func()) {
+		before, in := w.Snapshot(t), Intend(t, w)
+		cut()
+		if _, err := w.Action.Apply(t.Context(), in); err == nil {
+			t.Fatal("apply over a cut link reports success")
+		} else if errors.Is(err, activities.ErrRefused) || errors.Is(err, activities.ErrConflict) {
+			t.Fatal("apply over a cut link gives up for good:", err)
+		}
+		w.Link.Heal()
+		undo(t, w, in, apply(t, w, in))
+		WantSame(t, w, before)
+	})
+}
+
+func undoneHalfway(t *testing.T, s Subject) {
+	n, _ := changes(t, s)
+	eachCut(t, s, n, func(t *testing.T, w World, cut func()) {
+		before, in := w.Snapshot(t), Intend(t, w)
+		cut()
+		r, err := w.Action.Apply(t.Context(), in)
+		if err == nil {
+			t.Fatal("apply over a cut link reports success")
+		}
+		w.Link.Heal()
+		undo(t, w, in, r)
+		WantSame(t, w, before)
+	})
+}
+
+func undoResumed(t *testing.T, s Subject) {
+	_, n := changes(t, s)
+	eachCut(t, s, n, func(t *testing.T, w World, cut func()) {
+		before, in := w.Snapshot(t), Intend(t, w)
+		r := apply(t, w, in)
+		cut()
+		if err := w.Action.Undo(t.Context(), in, r); err == nil {
+			t.Fatal("undo over a cut link reports success")
+		} else if errors.Is(err, activities.ErrRefused) || errors.Is(err, activities.ErrConflict) {
+			t.Fatal("undo over a cut link gives up for good:", err)
+		}
+		w.Link.Heal()
+		undo(t, w, in, r)
+		WantSame(t, w, before)
+	})
+}
+
+// lostAnswer loses one answer only: the action reads back by itself, and says that it does not know, or that it is
+// done; never that it is done when it is not.
+func lostAnswer(t *testing.T, s Subject) {
+	n, _ := changes(t, s)
+	for i := 1; i <= n; i++ {
+		for _, applied := range []bool{false, true} {
+			t.Run(fmt.Sprintf("change %d, applied %t", i, applied), func(t *testing.T) {
+				w := s.Make(t)
+				before, in := w.Snapshot(t), Intend(t, w)
+				w.Link.Lose(i, applied)
+				r, err := w.Action.Apply(t.Context(), in)
+				switch {
+				case err == nil:
+					wantHeld(t, w, true)
+				case !errors.Is(err, activities.ErrUnknown):
+					t.Fatalf("a lost answer is %v, want ErrUnknown", err)
+				case applied:
+					t.Fatal("the change took effect and was not read back:", err)
+				default:
+					r = apply(t, w, in)
+				}
+				undo(t, w, in, r)
+				WantSame(t, w, before)
+			})
+		}
+	}
+}
+
+func drift(t *testing.T, s Subject) {
+	if s.Make(t).Drift == nil {
+		t.Log("has no third state")
+		return
+	}
+	t.Run("before the apply", func(t *testing.T) {
+		w := s.Make(t)
+		in := Intend(t, w)
+		w.Drift(t)
+		drifted := w.Snapshot(t)
+		if _, err := w.Action.Apply(t.Context(), in); !errors.Is(err, activities.ErrConflict) {
+			t.Errorf("apply: %v, want ErrConflict", err)
+		}
+		WantSame(t, w, drifted)
+	})
+	t.Run("before the undo", func(t *testing.T) {
+		w := s.Make(t)
+		in := Intend(t, w)
+		r := apply(t, w, in)
+		w.Drift(t)
+		drifted := w.Snapshot(t)
+		if err := w.Action.Undo(t.Context(), in, r); !errors.Is(err, activities.ErrConflict) {
+			t.Errorf("undo: %v, want ErrConflict", err)
+		}
+		WantSame(t, w, drifted)
+	})
+}
+
+func replaced(t *testing.T, s Subject) {
+	if s.Make(t).Replace == nil {
+		t.Log("names never recur")
+		return
+	}
+	w := s.Make(t)
+	in := Intend(t, w)
+	w.Replace(t)
+	other := w.Snapshot(t)
+	if _, err := w.Action.Expand(t.Context(), w.Step); !errors.Is(err, activities.ErrConflict) {
+		t.Errorf("expand: %v, want ErrConflict", err)
+	}
+	if _, err := w.Action.Apply(t.Context(), in); !errors.Is(err, activities.ErrConflict) {
+		t.Errorf("apply: %v, want ErrConflict", err)
+	}
+	if err := w.Action.Undo(t.Context(), in, plan.Receipt{}); err != nil && !errors.Is(err, activities.ErrConflict) {
+		t.Errorf("undo: %v, want nothing or ErrConflict", err)
+	}
+	WantSame(t, w, other)
+}
+
+func reasserted(t *testing.T, s Subject) {
+	if s.Make(t).Lift == nil {
+		t.Log("nobody but us can lift it")
+		return
+	}
+	w := s.Make(t)
+	before, in := w.Snapshot(t), Intend(t, w)
+	apply(t, w, in)
+	w.Lift(t)
+	wantHeld(t, w, false)
+	undo(t, w, in, apply(t, w, in))
+	WantSame(t, w, before)
+}
+
+// observed gives the read-only role what the workflow gives it: the intent without the content of its pre-images.
+func observed(t *testing.T, s Subject) {
+	w := s.Make(t)
+	in := Intend(t, w)
+	bare := in
+	bare.PreImages = nil
+	for _, image := range in.PreImages {
+		bare.PreImages = append(bare.PreImages, plan.PreImage{Target: image.Target, Digest: image.Digest})
+	}
+	r := apply(t, w, in)
+	find := func(want plan.Finding) {
+		t.Helper()
+		before := w.Snapshot(t)
+		o, err := w.Reader.Verify(t.Context(), bare, r)
+		if err != nil {
+			t.Fatal("verify:", err)
+		}
+		if o.Finding != want || len(o.Witnesses) == 0 {
+			t.Errorf("finding %q, want %q; witnesses %q", o.Finding, want, o.Witnesses)
+		}
+		WantSame(t, w, before)
+	}
+	if w.Settle != nil {
+		find(plan.Asserted)
+		w.Settle(t)
+	}
+	find(w.Finding)
+	if w.Lift != nil {
+		w.Lift(t)
+		find(plan.NotHolding)
+	}
+	if _, ok := w.Reader.(activities.Action); ok {
+		t.Error("the read-only role's reader can also act")
+	}
+}
+
+// watched: the gate compares the receipt's post states with what Capture returns later.
+func watched(t *testing.T, s Subject) {
+	w := s.Make(t)
+	in := Intend(t, w)
+	r := apply(t, w, in)
+	for _, e := range r.Effects {
+		image, err := w.Action.Capture(context.Background(), in.Step, e.Target)
+		if err != nil {
+			t.Fatal("capture:", err)
+		}
+		if image.Digest != e.Post {
+			t.Errorf("%s: captured %s, post state %s", e.Target, image.State, e.Post)
+		}
+	}
+}
+
+func protected(t *testing.T, s Subject) {
+	w, protects := s.Protected(t)
+	found, err := w.Action.Expand(t.Context(), w.Step)
+	if err != nil {
+		t.Fatal("expand:", err)
+	}
+	p := &plan.Plan{APIVersion: plan.APIVersion, Kind: plan.Kind, IncidentID: IncidentID, CorrelationKey: "k", Purpose: plan.Full, Option: "all",
+		Playbook: plan.PlaybookRef{Name: "p", Version: 1, Digest: PlanDigest}, Detections: []string{PlanDigest}, Steps: []plan.Step{w.Step}}
+	judge := func(protects trust.Protected, found []plan.Target) authz.Code {
+		t.Helper()
+		file := &trust.File{Scope: trust.Scope{Accounts: []string{w.Step.Target.Scope}, Clusters: []string{w.Step.Target.Scope}}, Protected: protects,
+			Ceilings: trust.Ceilings{MaxTargets: 10}}
+		_, err := authz.Judge(file, nil, p, authz.Request{Verb: authz.VerbApply, Found: found}, nil, authz.Spent{}, time.Now())
+		var refusal *authz.Refusal
+		if !errors.As(err, &refusal) {
+			t.Fatalf("judge: %v, want a refusal", err)
+		}
+		return refusal.Code
+	}
+	if code := judge(protects, found); code != authz.CodeProtected {
+		t.Errorf("judge: %s for %v, want %s", code, found, authz.CodeProtected)
+	}
+	if code := judge(trust.Protected{}, found); code != authz.CodePlaybook {
+		t.Errorf("judge: %s where nothing is protected, want to get as far as %s", code, authz.CodePlaybook)
+	}
+}
+
+func posts(r plan.Receipt) map[string]string {
+	out := map[string]string{}
+	for _, e := range r.Effects {
+		out[e.Target.String()] = e.Post
+	}
+	return out
+}
