@@ -145,6 +145,17 @@ func TestUndoKeepsWhatStoodBefore(t *testing.T) {
 		conformance.WantSame(t, w, before)
 	}
 	app := a.State().Entities["user/app"]
+	// A key that was Inactive before is not ours to judge when it comes off, whatever became of it.
+	w := a.world(t, plan.AWSDeactivateKeys, keyTarget(a, asleep))
+	in := conformance.Intend(t, w)
+	r, err := w.Action.Apply(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(a.admin.UpdateAccessKey(t.Context(), &iam.UpdateAccessKeyInput{UserName: sdk.String("app"), AccessKeyId: &asleep.ID, Status: types.StatusTypeActive}))(t)
+	if err := w.Action.Undo(t.Context(), in, r); err != nil || a.State().Entities["user/app"].Keys[asleep.ID] != "Active" {
+		t.Errorf("a key that someone activated: %v, %v", err, a.State().Entities["user/app"].Keys)
+	}
 	if app.Keys[key.ID] != "Active" || app.Keys[asleep.ID] != "Inactive" || !slices.Contains(app.Attached, quarantineARN) {
 		t.Errorf("a key that was Inactive or a quarantine of others did not stay: %v %v", app.Keys, app.Attached)
 	}
@@ -310,14 +321,62 @@ func TestWrongAccountIsRefusedBeforeAnyEffect(t *testing.T) {
 	if _, err := elsewhere.Prove(t.Context()); !errors.Is(err, activities.ErrRefused) {
 		t.Errorf("prove: %v, want ErrRefused", err)
 	}
-	before, action := w.Snapshot(t), elsewhere.Actions()[plan.AWSDeactivateKeys]
+	for i := range in.Targets { // a plan for the account that we believe to be in
+		in.Targets[i].Scope, in.PreImages[i].Target.Scope = other, other
+	}
+	before, action, seen := w.Snapshot(t), elsewhere.Actions()[plan.AWSDeactivateKeys], len(a.Records(0))
 	if _, err := action.Apply(t.Context(), in); !errors.Is(err, activities.ErrRefused) {
 		t.Errorf("apply: %v, want ErrRefused", err)
 	}
 	if err := action.Undo(t.Context(), in, plan.Receipt{}); !errors.Is(err, activities.ErrRefused) {
 		t.Errorf("undo: %v, want ErrRefused", err)
 	}
+	for _, r := range a.Records(0)[seen:] {
+		if r.Action != "GetCallerIdentity" {
+			t.Errorf("asked for %s in the wrong account", r.Action)
+		}
+	}
 	conformance.WantSame(t, w, before)
+}
+
+func TestAWriteIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, aws.Leashed)
+	w := a.world(t, plan.AWSDeactivateKeys, keyTarget(a, a.user(t, "app", allowAll)))
+	in := conformance.Intend(t, w)
+	patient, err := aws.New(aws.Options{Endpoint: a.url, Region: "us-east-1", Account: a.Account(), Mode: aws.Leashed,
+		Credentials: keyFile(t, a.key(t, "tourniquet-contain")), QuarantinePolicyARN: quarantineARN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range []standin.FaultKind{standin.LostReply, standin.Throttle, standin.Broken} {
+		if err := a.Inject(standin.Fault{Kind: fault, Action: "UpdateAccessKey", Times: 1}); err != nil {
+			t.Fatal(err)
+		}
+		seen := len(a.Records(0))
+		_, err := patient.Actions()[plan.AWSDeactivateKeys].Apply(t.Context(), in)
+		if asked := count(a.Records(0)[seen:], "UpdateAccessKey"); asked != 1 {
+			t.Errorf("%s: asked %d times (%v)", fault, asked, err)
+		}
+		if fault == standin.LostReply {
+			if err != nil {
+				t.Error("the lost reply was not read back:", err)
+			}
+			if err := patient.Actions()[plan.AWSDeactivateKeys].Undo(t.Context(), in, plan.Receipt{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func count(records []standin.Record, action string) int {
+	n := 0
+	for _, r := range records {
+		if r.Action == action {
+			n++
+		}
+	}
+	return n
 }
 
 func TestQuarantineThatGrantsIsNeverAttached(t *testing.T) {
