@@ -41,9 +41,10 @@ type Pod struct {
 	Containers     []PodContainer    // init and ephemeral ones too
 	IPs            []string
 	HostNetwork    bool
-	ConfigHash     string    // of a static pod
-	Deleted        time.Time // zero: it is there
-	Version        string    // resourceVersion, to tell a change
+	Declared       map[string]Hints // by container's name: what its specification says, for those that say something
+	ConfigHash     string           // of a static pod
+	Deleted        time.Time        // zero: it is there
+	Version        string           // resourceVersion, to tell a change
 }
 
 // Owner names the controller of a pod.
@@ -151,7 +152,8 @@ func (p *Pods) wire() error {
 	return nil
 }
 
-// strip drops what is large or secret before the informer keeps it: managed fields, environments, volumes, commands.
+// strip drops what is large or secret before the informer keeps it: managed fields, volumes, commands, and of environments
+// all but a few names that say which identity is used.
 func strip(o any) (any, error) {
 	pod, ok := o.(*corev1.Pod)
 	if !ok {
@@ -162,6 +164,7 @@ func strip(o any) (any, error) {
 		Labels: pod.Labels, Annotations: pod.Annotations, OwnerReferences: pod.OwnerReferences, DeletionTimestamp: pod.DeletionTimestamp,
 	}}
 	slim.Spec.NodeName, slim.Spec.ServiceAccountName, slim.Spec.HostNetwork = pod.Spec.NodeName, pod.Spec.ServiceAccountName, pod.Spec.HostNetwork
+	slim.Spec.InitContainers, slim.Spec.Containers = slimContainers(pod.Spec.InitContainers), slimContainers(pod.Spec.Containers)
 	slim.Status.PodIPs = pod.Status.PodIPs
 	for _, s := range statuses(pod) {
 		slim.Status.ContainerStatuses = append(slim.Status.ContainerStatuses, corev1.ContainerStatus{
@@ -187,7 +190,7 @@ func (p *Pods) podFrom(pod *corev1.Pod, deleted time.Time) *Pod {
 		UID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name, Node: pod.Spec.NodeName,
 		ServiceAccount: pod.Spec.ServiceAccountName, HostNetwork: pod.Spec.HostNetwork, Version: pod.ResourceVersion,
 		Labels: pod.Labels, ConfigHash: pod.Annotations[configHash], Deleted: deleted,
-		Annotations: maps.Clone(pod.Annotations),
+		Annotations: maps.Clone(pod.Annotations), Declared: declared(pod),
 	}
 	maps.DeleteFunc(mine.Annotations, func(name, _ string) bool {
 		for _, prefix := range p.options.Annotations {

@@ -1,0 +1,180 @@
+// Package node is the sensor at work: events of the kernel become processes, workloads, detections, and those, signed,
+// entries of the spool; signed orders on a pod become holds in the kernel, and receipts. It owns the order of these steps
+// and nothing else: what an event means rule says, who is behind it process, what a hold does hold. sensor's main runs it.
+// It never opens a credential's file, never speaks to Temporal or a cloud, and never writes to the cluster.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tourniquet.dev/tourniquet/internal/authz"
+	"tourniquet.dev/tourniquet/internal/trust"
+	"tourniquet.dev/tourniquet/sensor/hold"
+	"tourniquet.dev/tourniquet/sensor/probe"
+	"tourniquet.dev/tourniquet/sensor/process"
+	"tourniquet.dev/tourniquet/sensor/rule"
+)
+
+// ErrFull says that the spool has no room. What comes then is lost, and counted.
+var ErrFull = errors.New("spool is full")
+
+// Spool is the write side of the spool: when Append returns, the payload is on disk. It fails with ErrFull, or with an
+// error after which nothing more can be kept: that ends Run.
+type Spool interface {
+	Append(ctx context.Context, urgent bool, payload []byte) error
+}
+
+// Pods says which pod a container belongs to; process.Pods does.
+type Pods interface {
+	Lookup(c process.Container) (process.Pod, bool)
+	Await(ctx context.Context, c process.Container) (process.Pod, error)
+}
+
+// Holds is the kernel's table of holds; hold.Table is.
+type Holds interface {
+	Put(h hold.Hold) error
+	Lift(cgroup uint64) (hold.Held, error)
+	Get(cgroup uint64) (hold.Held, error)
+	Expire() ([]hold.Held, error)
+}
+
+// Options is what a Node is made of.
+type Options struct {
+	Cluster, Node string
+	Account       string // the AWS account that access keys of this cluster belong to; "": not said
+	Trust         *trust.File
+	Signer        *authz.Signer // with the node's certificate
+	BootID        string        // of the machine's boot
+	// Instance makes detection ids unique over restarts: the boot's id and this process's start.
+	Instance string
+
+	Source  probe.Source
+	Tree    *process.Tree
+	Cgroups *process.Cgroups
+	Rules   *rule.Set
+	Pods    Pods  // nil: workloads are named by what the cgroup's path says
+	Holds   Holds // nil: orders are told of as refused
+	Spool   Spool
+	// Watch has the kernel tell of a cgroup; nil where the source tells of all.
+	Watch func(cgroup uint64) error
+	// Hints reads the environment of a process; nil where that is not granted.
+	Hints func(pid uint32) (process.Hints, error)
+	// State is the folder in which orders are remembered.
+	State string
+	Log   *slog.Logger
+	// Now is the wall clock and Boot the kernel's; the machine's if nil.
+	Now  func() time.Time
+	Boot func() time.Duration
+}
+
+const (
+	eventQueue = 4096            // events on their way from the source
+	foundQueue = 1024            // detections on their way to the spool
+	awaitPod   = 5 * time.Second // the kernel is ahead of the API server by less than this
+	maxWaiting = 256             // detections that wait for their pod
+)
+
+// Stats are counters since the start.
+type Stats struct {
+	Events    uint64 // from the source
+	Matched   uint64 // detections that rules made
+	Coalesced uint64 // of these, told of together with an earlier one
+	Spooled   uint64
+	Lost      uint64 // of these, not spooled: each one is an error in the log
+	Blind     uint64 // events that the kernel could not tell
+	Uring     uint64 // io_uring set up in a watched container: opens through it are not seen
+	RuleError uint64
+	Orders    uint64 // obeyed
+	Refused   uint64 // orders
+}
+
+type counters struct {
+	events, matched, coalesced, spooled, lost, blind, uring, ruleError, orders, refused atomic.Uint64
+}
+
+// Node is the sensor of one machine.
+type Node struct {
+	o       Options
+	count   counters
+	recent  *recent
+	first   *firsts
+	orders  *orders
+	found   chan found
+	waiting chan struct{}
+	seq     atomic.Uint64
+}
+
+// New makes a Node and reads which orders it has seen.
+func New(o Options) (*Node, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Boot == nil {
+		o.Boot = hold.Now
+	}
+	n := &Node{o: o, recent: newRecent(), found: make(chan found, foundQueue), waiting: make(chan struct{}, maxWaiting)}
+	n.first = newFirsts(o.Tree, o.Hints, o.Boot)
+	var err error
+	if n.orders, err = newOrders(n); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// PodChanged tells of a pod that was added or changed; process.PodOptions.OnChange calls it. It does not block.
+func (n *Node) PodChanged(p process.Pod) { n.orders.podChanged(p) }
+
+// Stats reads the counters.
+func (n *Node) Stats() Stats {
+	c := &n.count
+	return Stats{Events: c.events.Load(), Matched: c.matched.Load(), Coalesced: c.coalesced.Load(), Spooled: c.spooled.Load(), Lost: c.lost.Load(),
+		Blind: c.blind.Load(), Uring: c.uring.Load(), RuleError: c.ruleError.Load(), Orders: c.orders.Load(), Refused: c.refused.Load()}
+}
+
+// Run works until ctx is done or a recorded source has ended and everything of it is spooled, which are no errors. It may
+// be called once. Holds stay on after it: they end by themselves.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := n.orders.adopt(ctx); err != nil { // before any other work
+		return fmt.Errorf("adopt holds: %w", err)
+	}
+	events := make(chan probe.Event, eventQueue)
+	var source, emit, obey sync.WaitGroup
+	source.Go(func() {
+		defer close(events)
+		if err := n.o.Source.Run(ctx, events); err != nil {
+			cancel(fmt.Errorf("read kernel events: %w", err))
+		}
+	})
+	emit.Go(func() {
+		if err := n.emitAll(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	obey.Go(func() {
+		if err := n.orders.run(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	for e := range events {
+		n.observe(ctx, e)
+	}
+	close(n.found)
+	source.Wait()
+	emit.Wait()
+	if n.o.Holds == nil { // a recording has ended; a node that holds obeys on
+		cancel(nil)
+	}
+	obey.Wait()
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"context"
+	"path"
+	"syscall"
+
+	"tourniquet.dev/tourniquet/internal/detection"
+	"tourniquet.dev/tourniquet/sensor/probe"
+	"tourniquet.dev/tourniquet/sensor/process"
+	"tourniquet.dev/tourniquet/sensor/rule"
+)
+
+// found is a detection on its way to the spool, with what is needed to complete it.
+type found struct {
+	detection *detection.Detection
+	container process.Container
+	first     first
+	actor     probe.ID
+}
+
+// observe takes one event. It runs in the one goroutine that empties the source, so it waits for nothing but a place in
+// the queue to the spool.
+func (n *Node) observe(ctx context.Context, e probe.Event) {
+	n.count.events.Add(1)
+	switch e := e.(type) {
+	case *probe.Blind:
+		n.count.blind.Add(e.Count)
+		n.o.Log.Error("kernel events are missing", "kind", e.Lost, "class", e.Class, "cause", e.Cause, "count", e.Count, "from", e.From, "to", e.At)
+		return
+	case *probe.Cgroup:
+		n.cgroup(e)
+		return
+	}
+	n.o.Tree.Apply(e)
+	m := e.Head()
+	group, known := n.o.Cgroups.Lookup(m.Cgroup)
+	if !known || !group.Contained || group.Container.ID == "" {
+		return
+	}
+	n.first.saw(m.Cgroup, e)
+	if _, ok := e.(*probe.Uring); ok {
+		n.count.uring.Add(1)
+		n.o.Log.Warn("io_uring set up: opens through it are not seen", "pod_uid", group.Container.PodUID, "comm", m.Comm)
+		return
+	}
+	event, ok := n.event(e)
+	if !ok {
+		return
+	}
+	who, first := n.subject(m, group)
+	all, err := n.o.Rules.Match(event, who)
+	if err != nil {
+		n.count.ruleError.Add(1)
+		n.o.Log.Error("a rule said nothing", "err", err)
+	}
+	for _, d := range all {
+		n.count.matched.Add(1)
+		if !n.recent.take(d, who.Tree(), m.At) {
+			n.count.coalesced.Add(1)
+			continue
+		}
+		select {
+		case n.found <- found{detection: d, container: group.Container, first: first, actor: m.Process()}:
+		case <-ctx.Done():
+			n.count.lost.Add(1)
+		}
+	}
+}
+
+// cgroup learns of a cgroup that came or went, has the kernel tell of a container's, and lets a hold reach it.
+func (n *Node) cgroup(e *probe.Cgroup) {
+	group := n.o.Cgroups.Apply(e)
+	switch {
+	case !group.Contained:
+	case group.Removed:
+		n.first.forget(group.ID)
+	default:
+		n.watch(group)
+		n.orders.cgroupMade(group.Container.PodUID)
+	}
+}
+
+func (n *Node) watch(group process.Cgroup) {
+	if n.o.Watch == nil || group.Container.ID == "" {
+		return
+	}
+	if err := n.o.Watch(group.ID); err != nil {
+		n.o.Log.Error("a container is not watched", "cgroup", group.ID, "err", err)
+	}
+}
+
+// WatchAll has the kernel tell of every container that runs already.
+func (n *Node) WatchAll() {
+	for _, group := range n.o.Cgroups.Find(func(c process.Cgroup) bool { return c.Contained }) {
+		n.watch(group)
+	}
+}
+
+// event is what rules see of a kernel event; false where no rule can ask for it.
+func (n *Node) event(e probe.Event) (rule.Event, bool) {
+	m := e.Head()
+	out := rule.Event{Time: n.o.Source.Wall(m.At), KernelNS: uint64(m.At), SeenNS: uint64(n.o.Boot())}
+	switch e := e.(type) {
+	case *probe.Exec:
+		out.Kind, out.Path = rule.Exec, e.Path
+	case *probe.Open:
+		out.Kind, out.Path, out.Unresolved, out.Failed = rule.Open, path.Clean(e.Path), !e.Resolved, e.Errno != 0
+		if e.Flags&oPath == 0 {
+			mode := e.Flags & syscall.O_ACCMODE
+			out.Read, out.Write = mode != syscall.O_WRONLY, mode != syscall.O_RDONLY
+		}
+	case *probe.Connect:
+		out.Kind, out.Addr, out.Port = rule.Connect, e.Addr.Addr(), e.Addr.Port()
+	default:
+		return out, false
+	}
+	return out, true
+}
+
+const oPath = 0x200000 // O_PATH: the file is named, not opened
+
+// subject says who did it: the process, its ancestors inside the container, and the container's first process.
+func (n *Node) subject(m *probe.Meta, group process.Cgroup) (rule.Subject, first) {
+	who := rule.Subject{Process: rule.Process{PID: m.TGID, PPID: m.PPID, UID: m.UID, StartNS: uint64(m.Start), Comm: m.Comm}}
+	if p, ok := n.o.Tree.Get(m.Process()); ok {
+		who.Process = asRule(p)
+		who.Process.Comm = m.Comm
+	}
+	for _, a := range n.o.Tree.Ancestors(m.Process()) {
+		if a.Cgroup != m.Cgroup && !n.sameContainer(a.Cgroup, group.Container) {
+			break // who entered the container from outside is not of it
+		}
+		who.Ancestors = append(who.Ancestors, asRule(a))
+	}
+	f := n.first.of(m.Cgroup)
+	if f.id.TGID != 0 {
+		if p, ok := n.o.Tree.Get(f.id); ok {
+			who.Init = asRule(p)
+		}
+	}
+	who.Workload = detection.Workload{Cluster: n.o.Cluster, Node: n.o.Node, PodUID: group.Container.PodUID, ContainerID: group.Container.ID, CgroupID: m.Cgroup}
+	return who, f
+}
+
+func (n *Node) sameContainer(cgroup uint64, c process.Container) bool {
+	g, ok := n.o.Cgroups.Lookup(cgroup)
+	return ok && g.Contained && g.Container.ID == c.ID
+}
+
+func asRule(p process.Process) rule.Process {
+	return rule.Process{PID: p.ID.TGID, PPID: p.Parent.TGID, UID: p.UID, StartNS: uint64(p.ID.Start), Comm: p.Comm, Exe: p.Path, Args: p.Args}
+}
