@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -43,7 +44,13 @@ var shared struct {
 	ring   string
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// record, with a plain client, writes the histories of the approved incident into test/histories.
+var record = flag.Bool("record", false, "record histories in the clear into test/histories")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "tourniquet-e2e-")
@@ -79,6 +86,12 @@ func run(m *testing.M) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "dial Temporal:", err)
 		return 1
+	}
+	if *record {
+		shared.client.Close()
+		if shared.client, err = client.Dial(client.Options{HostPort: server.Addr(), Namespace: "default"}); err != nil {
+			panic(err)
+		}
 	}
 	defer shared.client.Close()
 	return m.Run()
@@ -474,5 +487,29 @@ func TestApprovedByItsOwnSignature(t *testing.T) {
 	}
 	if applied == 0 || applied != undone {
 		t.Errorf("%d applied, %d undone: %v", applied, undone, g.done())
+	}
+	if *record {
+		for _, id := range []string{g.incidentID(), workflows.ArchiveWorkflowID(p.IncidentID)} {
+			if err := shared.client.GetWorkflow(g.ctx(), id, "").Get(g.ctx(), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.keep("v1-approved-incident", g.incidentID())
+		g.keep("v1-archive", workflows.ArchiveWorkflowID(p.IncidentID))
+		for _, c := range v.Containments {
+			g.keep("v1-containment-"+c.Purpose, workflows.ContainmentWorkflowID(p.IncidentID, c.Plan))
+		}
+	}
+}
+
+// keep writes an execution's history into test/histories.
+func (g *ground) keep(name, workflowID string) {
+	g.t.Helper()
+	data, _, err := archive.New(shared.client).History(g.ctx(), workflowID, "")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join("..", "histories", name+".json"), data, 0o644); err != nil {
+		g.t.Fatal(err)
 	}
 }
