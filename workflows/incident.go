@@ -331,6 +331,9 @@ func (r *incidentRun) turn(ctx workflow.Context, d time.Duration, decide func(wo
 		AddFuture(timer, func(workflow.Future) { lapsed = true }).
 		Select(ctx)
 	r.drain()
+	for c := (ContainmentChanged{}); r.changes.ReceiveAsync(&c); c = (ContainmentChanged{}) {
+		r.changed(c) // many changes, one card
+	}
 	if r.fresh != before {
 		if err := r.retriage(ctx); err != nil {
 			r.say(ctx, "triage: "+reason(err))
