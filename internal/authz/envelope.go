@@ -30,6 +30,7 @@ const (
 	TypeObservation = "application/vnd.tourniquet.observation.v1+json"
 	TypeOrder       = "application/vnd.tourniquet.order.v1+json"
 	TypeHold        = "application/vnd.tourniquet.hold.v1+json"
+	TypeAudit       = "application/vnd.tourniquet.audit.v1+json"
 )
 
 // MaxEnvelope bounds an encoded envelope.
