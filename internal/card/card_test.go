@@ -321,7 +321,7 @@ func TestModalShowsThePlanAndNothingElse(t *testing.T) {
 
 func TestNamesThatLookAlikeAreShownApart(t *testing.T) {
 	seen := map[string]string{}
-	for _, name := range []string{"admin", "аdmin", "admin\u200b", "admin ", "\u202enimda", `"admin"`} {
+	for _, name := range []string{"admin", "аdmin", "admin\u200b", "admin ", "ad min", "ad  min", "\u202enimda", `"admin"`} {
 		_, shown, err := card.Shown(authz.Approve, onePlan(name))
 		if err != nil {
 			t.Fatal(err)

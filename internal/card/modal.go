@@ -87,7 +87,7 @@ func Shown(d authz.DecisionKind, p *plan.Plan) (blocks []any, digest string, err
 			say("Digest ").code(planDigest),
 			say("Incident ").code(p.IncidentID).say(", option ").code(exact(p.Option)).say(" (%s)", clean(string(p.Purpose), 10)),
 			say("Playbook ").code(exact(p.Playbook.Name)).say(" version %d", p.Playbook.Version),
-			say("%d steps, resting on %d signed detections", len(p.Steps), len(p.Detections)),
+			say("Steps: %d. Signed detections it rests on: %d", len(p.Steps), len(p.Detections)),
 		}),
 	}
 	for _, s := range p.Steps {

@@ -29,14 +29,14 @@ func clean(s string, limit int) string {
 	return s
 }
 
-// exact shows a name that people decide on: as it is when it is plain printable ASCII, else quoted with every other
-// character spelt out, so that two different names never look the same.
+// exact shows a name that people decide on: as it is when it is plain printable ASCII with single blanks inside, else
+// quoted with every other character spelt out, so that two different names never look the same.
 func exact(s string) string {
-	plain := s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < '!' || r > '~' || r == '"' })
-	if plain {
-		return s
+	strange := strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '"' })
+	if strange || s == "" || strings.TrimSpace(s) != s || strings.Contains(s, "  ") {
+		return strconv.QuoteToASCII(s)
 	}
-	return strconv.QuoteToASCII(s)
+	return s
 }
 
 // escape is for the fallback text, the only one that Slack reads as markup.
