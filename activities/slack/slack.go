@@ -16,6 +16,7 @@ import (
 
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/card"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 )
 
 // eventType marks our messages' metadata, by which they are found again.
@@ -68,9 +69,11 @@ func (c *Client) UpdateCard(ctx context.Context, at activities.Place, name strin
 	if err != nil {
 		return err
 	}
+	fault.Point("card.update/before")
 	if _, _, _, err := c.api.UpdateMessageContext(ctx, at.Channel, at.TS, opts...); err != nil {
 		return outcome("update message", err)
 	}
+	fault.Point("card.update/after")
 	return nil
 }
 
@@ -93,10 +96,12 @@ func (c *Client) post(ctx context.Context, below activities.Place, name string, 
 	if below.TS != "" {
 		opts = append(opts, slack.MsgOptionTS(below.TS))
 	}
+	fault.Point("card.post/before")
 	channel, ts, err := c.api.PostMessageContext(ctx, below.Channel, opts...)
 	if err != nil {
 		return activities.Place{}, outcome("post message", err)
 	}
+	fault.Point("card.post/after")
 	return activities.Place{Channel: channel, TS: ts}, nil
 }
 
