@@ -192,3 +192,9 @@ func (s *Stack) dial(ctx context.Context) (client.Client, error) {
 	return temporalclient.Dial(ctx, temporalclient.Options{Address: s.TemporalAddr, Namespace: "default", Identity: "demo", Ring: ring,
 		Logger: slog.New(slog.DiscardHandler)})
 }
+
+// Run starts a further program with the stack, such as the demo's workload: it says that it is ready by a line of JSON,
+// and is ended with the stack.
+func (s *Stack) Run(ctx context.Context, name, bin string, args ...string) (ready map[string]any, err error) {
+	return s.start(ctx, command{name: name, bin: bin, args: args})
+}
