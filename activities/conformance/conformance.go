@@ -50,6 +50,9 @@ type World struct {
 	Replace func(t *testing.T)
 	// Settle lets pass what time the system needs before an effect can be verified. May be nil.
 	Settle func(t *testing.T)
+	// Patience is how long a call over a cut link is waited for: clients try again for long. What it cuts short is one more
+	// crash, so that it may be small. 0: no limit.
+	Patience time.Duration
 	// Finding is what the read-only role must find of the applied step, once settled.
 	Finding plan.Finding
 }
@@ -189,6 +192,13 @@ func undoFirst(t *testing.T, s Subject) {
 	WantSame(t, w, before)
 }
 
+func (w World) patience(t *testing.T) (context.Context, context.CancelFunc) {
+	if w.Patience == 0 {
+		return context.WithCancel(t.Context())
+	}
+	return context.WithTimeout(t.Context(), w.Patience)
+}
+
 // changes counts how many changes an apply and an undo ask for.
 func changes(t *testing.T, s Subject) (applying, undoing int) {
 	t.Helper()
@@ -220,7 +230,9 @@ func resumed(t *testing.T, s Subject) {
 	eachCut(t, s, n, func(t *testing.T, w World, cut func()) {
 		before, in := w.Snapshot(t), Intend(t, w)
 		cut()
-		if _, err := w.Action.Apply(t.Context(), in); err == nil {
+		ctx, cancel := w.patience(t)
+		defer cancel()
+		if _, err := w.Action.Apply(ctx, in); err == nil {
 			t.Fatal("apply over a cut link reports success")
 		} else if errors.Is(err, activities.ErrRefused) || errors.Is(err, activities.ErrConflict) {
 			t.Fatal("apply over a cut link gives up for good:", err)
@@ -236,7 +248,9 @@ func undoneHalfway(t *testing.T, s Subject) {
 	eachCut(t, s, n, func(t *testing.T, w World, cut func()) {
 		before, in := w.Snapshot(t), Intend(t, w)
 		cut()
-		r, err := w.Action.Apply(t.Context(), in)
+		ctx, cancel := w.patience(t)
+		defer cancel()
+		r, err := w.Action.Apply(ctx, in)
 		if err == nil {
 			t.Fatal("apply over a cut link reports success")
 		}
@@ -252,7 +266,9 @@ func undoResumed(t *testing.T, s Subject) {
 		before, in := w.Snapshot(t), Intend(t, w)
 		r := apply(t, w, in)
 		cut()
-		if err := w.Action.Undo(t.Context(), in, r); err == nil {
+		ctx, cancel := w.patience(t)
+		defer cancel()
+		if err := w.Action.Undo(ctx, in, r); err == nil {
 			t.Fatal("undo over a cut link reports success")
 		} else if errors.Is(err, activities.ErrRefused) || errors.Is(err, activities.ErrConflict) {
 			t.Fatal("undo over a cut link gives up for good:", err)

@@ -33,7 +33,7 @@ type bindingState struct {
 }
 
 func (b binding) state() bindingState {
-	return bindingState{b.kind, string(b.UID), b.role, slices.Concat([]rbacv1.Subject{}, b.subjects), b.Annotations[AnnotationRemoved]}
+	return bindingState{b.kind, string(b.UID), b.role, append([]rbacv1.Subject{}, b.subjects...), b.Annotations[AnnotationRemoved]}
 }
 
 // account is a service account as bindings name it.
@@ -264,6 +264,12 @@ func (c cutRBAC) Undo(ctx context.Context, in plan.Intent, _ plan.Receipt) error
 // switchTo patches the binding from one state to the other, and does nothing where it is there already, under the hold
 // of now. Anything else is someone else's change.
 func (c cutRBAC) switchTo(ctx context.Context, t plan.Target, from, to bindingState, annotations map[string]string) error {
+	lifted := from // the subjects put back by someone who left our note
+	if lifted.Removed == "" {
+		lifted.Removed = to.Removed
+	} else {
+		lifted.Subjects = to.Subjects
+	}
 	return persist(ctx, func(ctx context.Context) error {
 		b, err := c.binding(ctx, t)
 		switch {
@@ -271,7 +277,7 @@ func (c cutRBAC) switchTo(ctx context.Context, t plan.Target, from, to bindingSt
 			return err
 		case same(b.state(), to) && b.Annotations[AnnotationHold] == annotations[AnnotationHold]:
 			return nil
-		case !same(b.state(), to) && !same(b.state(), from):
+		case !same(b.state(), to) && !same(b.state(), from) && !same(b.state(), lifted):
 			return fmt.Errorf("was changed by someone else: %w", activities.ErrConflict)
 		}
 		raw, err := newPatch(b.ObjectMeta).set("/subjects", to.Subjects).annotate(b.ObjectMeta, annotations).encode()

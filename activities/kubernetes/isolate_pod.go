@@ -268,9 +268,9 @@ func (i isolatePod) undoOne(ctx context.Context, image plan.PreImage) error {
 		switch {
 		case err != nil:
 			return err
-		case maps.Equal(now.Labels, pre.Labels):
+		case maps.Equal(now.Labels, pre.Labels) && p.Annotations[AnnotationPreImage] == "" && p.Annotations[AnnotationHold] == "":
 			return nil
-		case !pre.swapped(now):
+		case !maps.Equal(now.Labels, pre.Labels) && !pre.swapped(now):
 			return fmt.Errorf("its labels were changed by someone else: %w", activities.ErrConflict)
 		}
 		change := newPatch(p.ObjectMeta).set("/metadata/labels", pre.Labels).

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -124,6 +125,9 @@ func restConfig(o Options) (*rest.Config, error) {
 	config, err := clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{}).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", o.Kubeconfig, err)
+	}
+	if !strings.HasPrefix(config.Host, "https://") || config.Insecure {
+		return nil, fmt.Errorf("kubeconfig %s: want an https server and its CA", o.Kubeconfig)
 	}
 	config.QPS, config.Burst, config.Timeout = o.QPS, o.Burst, o.Timeout
 	config.UserAgent, config.WarningHandler = "tourniquet", rest.NoWarnings{}

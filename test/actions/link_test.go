@@ -3,6 +3,7 @@ package actions_test
 import (
 	"bytes"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -39,7 +40,7 @@ func newLink(t *testing.T, target string, transport http.RoundTripper, isWrite f
 		},
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	l.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	l.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			panic(http.ErrAbortHandler)
@@ -55,6 +56,12 @@ func newLink(t *testing.T, target string, transport http.RoundTripper, isWrite f
 		}
 		proxy.ServeHTTP(w, r)
 	}))
+	l.server.Config.ErrorLog = log.New(io.Discard, "", 0) // aborted handlers are the point
+	if to.Scheme == "https" {
+		l.server.StartTLS()
+	} else {
+		l.server.Start()
+	}
 	t.Cleanup(l.server.Close)
 	return l
 }
