@@ -152,7 +152,7 @@ func rbacWorld(t *testing.T) conformance.World {
 	}
 	world.Lift = func(t *testing.T) {
 		b := must(w.admin.RbacV1().RoleBindings(w.namespace).Get(t.Context(), "only-ours", metav1.GetOptions{}))(t)
-		b.Subjects, b.Annotations = []rbacv1.Subject{subject(sa)}, nil
+		b.Subjects = []rbacv1.Subject{subject(sa)} // and leaves our note where it is
 		must(w.admin.RbacV1().RoleBindings(w.namespace).Update(t.Context(), b, metav1.UpdateOptions{}))(t)
 	}
 	world.Drift = func(t *testing.T) {
