@@ -266,12 +266,11 @@ func TestVerify(t *testing.T) {
 }
 
 func TestVerifyRefuses(t *testing.T) {
-	l, fork := newLog(t, 9), newLog(t, 9)
+	l, fork := newLog(t, 9), newLog(t, 4)
 	forged, err := ledger.Entry{Kind: "receipt", Time: when, Body: json.RawMessage(`{"n":99}`)}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	fork = newLog(t, 4)
 	if _, err := fork.Append(ledger.LeafHash(forged)); err != nil {
 		t.Fatal(err)
 	}

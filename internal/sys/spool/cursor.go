@@ -66,10 +66,7 @@ func (s *Spool) Ack(ctx context.Context, records ...Record) error {
 		s.stats.Unsaved++
 		err = nil
 	case err != nil:
-		err = fmt.Errorf("%w: %w", ErrPoisoned, err)
-		if s.broken == nil {
-			s.broken = err
-		}
+		err = s.poison(err)
 	}
 	if err == nil {
 		s.cursor = next
@@ -106,11 +103,11 @@ func (s *Spool) saveCursor(next [laneCount]position) error {
 	}
 	if err := staged.Sync(); err != nil {
 		staged.Discard()
-		return fmt.Errorf("%v", err) // final, whatever it was
+		return fmt.Errorf("%w: %w", ErrPoisoned, err) // whatever it was
 	}
 	fault.Point("cursor.write/during")
 	if err := staged.Rename(); err != nil {
-		return fmt.Errorf("%v", err)
+		return fmt.Errorf("%w: %w", ErrPoisoned, err)
 	}
 	fault.Point("cursor.write/after")
 	return nil
@@ -133,10 +130,12 @@ func (s *Spool) loadCursor() error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	case err != nil && !errors.Is(err, disk.ErrTooLarge):
+	case errors.Is(err, disk.ErrTooLarge):
+		data = nil
+	case err != nil:
 		return err
 	}
-	if err != nil || len(data) != cursorSize || string(data[:len(cursorMagic)]) != cursorMagic ||
+	if len(data) != cursorSize || string(data[:len(cursorMagic)]) != cursorMagic ||
 		crc32.Checksum(data[:cursorSize-4], castagnoli) != binary.LittleEndian.Uint32(data[cursorSize-4:]) {
 		s.stats.CursorLost = true
 		return nil

@@ -143,13 +143,13 @@ func (l *lane) append(out []byte, last position) error {
 	fault.Point("spool.append/before")
 	if _, err := l.active.WriteAt(out, end); err != nil {
 		if undo := l.active.Truncate(end); undo != nil {
-			return fmt.Errorf("write: %v; undo: %v", err, undo) // final: a torn record is in the way
+			return fmt.Errorf("%w: write: %w; undo: %w", ErrPoisoned, err, undo) // a torn record is in the way
 		}
 		return fmt.Errorf("write: %w", err)
 	}
 	fault.Point("spool.fsync/before")
 	if err := l.active.Sync(); err != nil {
-		return fmt.Errorf("sync: %v", err) // final, also when it says that the disk is full
+		return fmt.Errorf("%w: sync: %w", ErrPoisoned, err) // also when it says that the disk is full
 	}
 	fault.Point("spool.fsync/after")
 	l.spool.mu.Lock()
@@ -171,12 +171,12 @@ func (l *lane) roll() error {
 	}
 	fault.Point("spool.roll/during")
 	if err := l.spool.opts.FS.SyncDir(l.spool.opts.Dir); err != nil {
-		return fmt.Errorf("new segment: sync: %v", errors.Join(err, f.Close()))
+		return fmt.Errorf("%w: new segment: sync: %w", ErrPoisoned, errors.Join(err, f.Close()))
 	}
 	fault.Point("spool.roll/after")
 	if l.active != nil {
 		if err := l.active.Close(); err != nil {
-			return fmt.Errorf("close segment: %v", errors.Join(err, f.Close()))
+			return fmt.Errorf("%w: close segment: %w", ErrPoisoned, errors.Join(err, f.Close()))
 		}
 	}
 	l.active, l.tail = f, seg

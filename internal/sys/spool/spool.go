@@ -289,7 +289,7 @@ func (s *Spool) commit(l *lane, batch []request) {
 	last := position{s.next + fits - 1, l.durable.ordinal + fits}
 	var err error
 	if fits > 0 {
-		if err = l.append(out, last); errors.Is(err, syscall.ENOSPC) && l.id == Critical && s.spendReserve() {
+		if err = l.append(out, last); noRoom(err) && l.id == Critical && s.spendReserve() {
 			err = l.append(out, last)
 		}
 	}
@@ -302,8 +302,7 @@ func (s *Spool) commit(l *lane, batch []request) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 		s.stats.Refused[l.id] += fits
 	default:
-		err = fmt.Errorf("%w: %w", ErrPoisoned, err)
-		s.broken = cmp.Or(s.broken, err)
+		err = s.poison(err)
 	}
 	s.mu.Unlock()
 	for i, r := range batch {
@@ -344,7 +343,19 @@ func (s *Spool) encode(l *lane, batch []request, answers []reply) (fits uint64, 
 	return fits, out
 }
 
-func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+// noRoom says that a disk or quota is full and that nothing was spoilt by it.
+func noRoom(err error) bool {
+	return (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && !errors.Is(err, ErrPoisoned)
+}
+
+// poison remembers the first error after which nothing can be promised. The caller holds mu.
+func (s *Spool) poison(err error) error {
+	if !errors.Is(err, ErrPoisoned) {
+		err = fmt.Errorf("%w: %w", ErrPoisoned, err)
+	}
+	s.broken = cmp.Or(s.broken, err)
+	return err
+}
 
 // Stats returns the figures.
 func (s *Spool) Stats() Stats {
