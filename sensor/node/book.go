@@ -36,6 +36,7 @@ type book struct {
 type record struct {
 	Order    authz.Order `json:"order"`   // the last one that put it on; of a key that was only lifted, the lift
 	Digests  []string    `json:"digests"` // of all that were heard
+	Heard    time.Time   `json:"heard"`   // when the last one was, by our clock
 	LiftedAt time.Time   `json:"lifted_at"`
 	Lifted   bool        `json:"lifted"`
 	Cgroups  []uint64    `json:"cgroups,omitempty"`

@@ -8,6 +8,7 @@ import (
 
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/detection"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/sensor/process"
 )
 
@@ -89,8 +90,12 @@ func (n *Node) emit(ctx context.Context, f found, pod process.Pod, known bool) e
 		n.o.Log.Error("a detection is not valid and was not told of", "detection_id", uid, "rule", d.Rule, "err", err)
 		return nil
 	}
-	err := n.put(ctx, authz.TypeDetection, d.Severity.Rank() >= detection.High.Rank(), d)
-	if errors.Is(err, ErrFull) {
+	lane := spool.Normal
+	if d.Severity.Rank() >= detection.High.Rank() {
+		lane = spool.Critical
+	}
+	err := n.put(ctx, authz.TypeDetection, lane, d)
+	if errors.Is(err, spool.ErrFull) {
 		n.count.lost.Add(1)
 		n.o.Log.Error("a detection was lost: the spool is full", "detection_id", uid, "rule", d.Rule, "severity", d.Severity)
 		return nil
@@ -105,7 +110,7 @@ func (n *Node) emit(ctx context.Context, f found, pod process.Pod, known bool) e
 }
 
 // put signs a statement and has it on disk when it returns.
-func (n *Node) put(ctx context.Context, payloadType string, urgent bool, body any) error {
+func (n *Node) put(ctx context.Context, payloadType string, lane spool.Lane, body any) error {
 	e, err := n.o.Signer.Sign(payloadType, body)
 	if err != nil {
 		return err
@@ -114,5 +119,6 @@ func (n *Node) put(ctx context.Context, payloadType string, urgent bool, body an
 	if err != nil {
 		return err
 	}
-	return n.o.Spool.Append(context.WithoutCancel(ctx), urgent, payload)
+	_, err = n.o.Spool.Append(context.WithoutCancel(ctx), lane, payload)
+	return err
 }

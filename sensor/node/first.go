@@ -67,6 +67,14 @@ func (f *firsts) of(cgroup uint64) first {
 	return f.renew(cgroup, id)
 }
 
+// elder says that another process of the cgroup began before the one that was taken for the first.
+func (f *firsts) elder(cgroup uint64, id probe.ID) first {
+	if p, ok := f.tree.Get(id); !ok || p.Exited != 0 || p.Cgroup != cgroup {
+		return f.of(cgroup)
+	}
+	return f.renew(cgroup, id)
+}
+
 // renew reads the environment of a cgroup's first process. What was read soon after the start is not read again later:
 // by then somebody else may have written it.
 func (f *firsts) renew(cgroup uint64, id probe.ID) first {
@@ -92,6 +100,48 @@ func (f *firsts) renew(cgroup uint64, id probe.ID) first {
 	}
 	f.all[cgroup] = got
 	return got
+}
+
+// young are the cgroups of containers that were made a moment ago, whose first process is to be looked at while what it
+// says can be believed. It may exec several times until it is the container's program.
+type young struct {
+	mu   sync.Mutex
+	made map[uint64]time.Duration
+}
+
+const (
+	lookAtYoung = 500 * time.Millisecond
+	maxYoung    = 1024
+)
+
+func (y *young) add(cgroup uint64, now time.Duration) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if len(y.made) < maxYoung {
+		y.made[cgroup] = now
+	}
+}
+
+// list returns those that are still young.
+func (y *young) list(now time.Duration) []uint64 {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	var out []uint64
+	for cgroup, since := range y.made {
+		if now-since > freshFor {
+			delete(y.made, cgroup)
+			continue
+		}
+		out = append(out, cgroup)
+	}
+	return out
+}
+
+// refresh reads the environment of the cgroup's first process again, if it is still soon enough.
+func (f *firsts) refresh(cgroup uint64) {
+	if got := f.of(cgroup); got.id.TGID != 0 && got.fresh {
+		f.renew(cgroup, got.id)
+	}
 }
 
 // forget drops a cgroup that is gone.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tourniquet.dev/tourniquet/internal/authz"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/internal/trust"
 	"tourniquet.dev/tourniquet/sensor/hold"
 	"tourniquet.dev/tourniquet/sensor/probe"
@@ -21,13 +22,10 @@ import (
 	"tourniquet.dev/tourniquet/sensor/rule"
 )
 
-// ErrFull says that the spool has no room. What comes then is lost, and counted.
-var ErrFull = errors.New("spool is full")
-
-// Spool is the write side of the spool: when Append returns, the payload is on disk. It fails with ErrFull, or with an
-// error after which nothing more can be kept: that ends Run.
+// Spool is the write side of the spool; spool.Spool has it. What it refuses with spool.ErrFull is lost and counted, or told
+// later; any other error ends Run.
 type Spool interface {
-	Append(ctx context.Context, urgent bool, payload []byte) error
+	Append(ctx context.Context, lane spool.Lane, payload []byte) (uint64, error)
 }
 
 // Pods says which pod a container belongs to; process.Pods does.
@@ -74,10 +72,11 @@ type Options struct {
 }
 
 const (
-	eventQueue = 4096            // events on their way from the source
-	foundQueue = 1024            // detections on their way to the spool
-	awaitPod   = 5 * time.Second // the kernel is ahead of the API server by less than this
-	maxWaiting = 256             // detections that wait for their pod
+	eventQueue    = 4096                   // events on their way from the source
+	foundQueue    = 1024                   // detections on their way to the spool
+	awaitPod      = 5 * time.Second        // the kernel is ahead of the API server by less than this
+	completeEvery = 250 * time.Millisecond // at most, is all of /proc read
+	maxWaiting    = 256                    // detections that wait for their pod
 )
 
 // Stats are counters since the start.
@@ -104,10 +103,13 @@ type Node struct {
 	count   counters
 	recent  *recent
 	first   *firsts
+	young   young
 	orders  *orders
 	found   chan found
 	waiting chan struct{}
 	seq     atomic.Uint64
+
+	completed time.Duration // when the tree was last completed; observe's own
 }
 
 // New makes a Node and reads which orders it has seen.
@@ -119,7 +121,7 @@ func New(o Options) (*Node, error) {
 		o.Boot = hold.Now
 	}
 	n := &Node{o: o, recent: newRecent(), found: make(chan found, foundQueue), waiting: make(chan struct{}, maxWaiting)}
-	n.first = newFirsts(o.Tree, o.Hints, o.Boot)
+	n.first, n.young.made = newFirsts(o.Tree, o.Hints, o.Boot), map[uint64]time.Duration{}
 	var err error
 	if n.orders, err = newOrders(n); err != nil {
 		return nil, err
@@ -146,7 +148,8 @@ func (n *Node) Run(ctx context.Context) error {
 		return fmt.Errorf("adopt holds: %w", err)
 	}
 	events := make(chan probe.Event, eventQueue)
-	var source, emit, obey sync.WaitGroup
+	var source, emit, obey, look sync.WaitGroup
+	look.Go(func() { n.lookAtYoung(ctx) })
 	source.Go(func() {
 		defer close(events)
 		if err := n.o.Source.Run(ctx, events); err != nil {
@@ -173,8 +176,30 @@ func (n *Node) Run(ctx context.Context) error {
 		cancel(nil)
 	}
 	obey.Wait()
-	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	cause := context.Cause(ctx)
+	cancel(nil)
+	look.Wait()
+	if cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
 	}
 	return nil
+}
+
+// lookAtYoung reads what the first processes of new containers were started with, while that can be believed.
+func (n *Node) lookAtYoung(ctx context.Context) {
+	if n.o.Hints == nil {
+		return
+	}
+	tick := time.NewTicker(lookAtYoung)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, cgroup := range n.young.list(n.o.Boot()) {
+				n.first.refresh(cgroup)
+			}
+		}
+	}
 }

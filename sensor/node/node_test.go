@@ -14,6 +14,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/authz/authztest"
 	"tourniquet.dev/tourniquet/internal/detection"
 	"tourniquet.dev/tourniquet/internal/identity"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/sensor/node"
 	"tourniquet.dev/tourniquet/sensor/probe"
 	"tourniquet.dev/tourniquet/sensor/process"
@@ -52,28 +53,28 @@ func (s *script) Run(ctx context.Context, out chan<- probe.Event) error {
 
 func (s *script) Wall(at time.Duration) time.Time { return s.boot.Add(at) }
 
-// spool keeps what is appended, and can be full.
-type spool struct {
+// memory keeps what is appended, and can be full.
+type memory struct {
 	mu   sync.Mutex
 	held []authz.Envelope
 	full bool
 }
 
-func (s *spool) Append(_ context.Context, _ bool, payload []byte) error {
+func (s *memory) Append(_ context.Context, _ spool.Lane, payload []byte) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.full {
-		return node.ErrFull
+		return 0, spool.ErrFull
 	}
 	e, err := authz.DecodeEnvelope(payload)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s.held = append(s.held, e)
-	return nil
+	return uint64(len(s.held)), nil
 }
 
-func (s *spool) envelopes() []authz.Envelope {
+func (s *memory) envelopes() []authz.Envelope {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]authz.Envelope(nil), s.held...)
@@ -112,14 +113,14 @@ var cart = process.Pod{
 type rig struct {
 	world  *authztest.World
 	source *script
-	spool  *spool
+	spool  *memory
 	pods   *pods
 	hints  map[uint32]process.Hints
 	boot   time.Duration
 }
 
 func newRig(now time.Time) *rig {
-	return &rig{world: authztest.New(now), source: &script{boot: now.Add(-time.Hour)}, spool: &spool{}, boot: time.Hour + time.Second,
+	return &rig{world: authztest.New(now), source: &script{boot: now.Add(-time.Hour)}, spool: &memory{}, boot: time.Hour + time.Second,
 		pods: &pods{pod: cart, known: true, now: make(chan struct{})}, hints: map[uint32]process.Hints{}}
 }
 
@@ -175,12 +176,12 @@ func meta(pid, ppid uint32, at time.Duration, comm string) probe.Meta {
 	return probe.Meta{At: start + at, TGID: pid, TID: pid, PPID: ppid, UID: 1000, EUID: 1000, Start: start + time.Duration(pid)*time.Second/100, Cgroup: ourCgroup, Comm: comm}
 }
 
-func exec(pid, ppid uint32, at time.Duration, path string, args ...string) probe.Event {
+func execs(pid, ppid uint32, at time.Duration, path string, args ...string) probe.Event {
 	parent := start + time.Duration(ppid)*time.Second/100
 	return &probe.Exec{Meta: meta(pid, ppid, at, path[1:]), ParentStart: parent, Path: path, Args: args}
 }
 
-func open(pid uint32, at time.Duration, path string) probe.Event {
+func opens(pid uint32, at time.Duration, path string) probe.Event {
 	return &probe.Open{Meta: meta(pid, 0, at, "cat"), Path: path, Resolved: true}
 }
 
@@ -188,15 +189,15 @@ func container() []probe.Event {
 	return []probe.Event{
 		&probe.Cgroup{Meta: probe.Meta{At: start}, ID: podCgroup, Path: podPath},
 		&probe.Cgroup{Meta: probe.Meta{At: start}, ID: ourCgroup, Path: podPath + "/" + containerID},
-		exec(10, 1, 0, "/app/cart"),
+		execs(10, 1, 0, "/app/cart"),
 	}
 }
 
 func attack() []probe.Event {
 	return []probe.Event{
-		exec(20, 10, time.Second, "/bin/sh", "sh", "-c", "cat ~/.aws/credentials"),
-		exec(30, 20, 2*time.Second, "/bin/cat", "cat", "/root/.aws/credentials"),
-		open(30, 2*time.Second, "/root/.aws/credentials"),
+		execs(20, 10, time.Second, "/bin/sh", "sh", "-c", "cat ~/.aws/credentials"),
+		execs(30, 20, 2*time.Second, "/bin/cat", "cat", "/root/.aws/credentials"),
+		opens(30, 2*time.Second, "/root/.aws/credentials"),
 		&probe.Connect{Meta: meta(20, 10, 3*time.Second, "sh"), Addr: netip.MustParseAddrPort("203.0.113.9:443")},
 	}
 }
@@ -303,7 +304,7 @@ func TestWhatFirstProcessHadAtItsStartIsNotReadAgain(t *testing.T) {
 			}
 			return start + time.Second
 		}
-	}, append([]probe.Event{exec(10, 1, time.Minute, "/app/cart")}, attack()...)...)
+	}, append([]probe.Event{execs(10, 1, time.Minute, "/app/cart")}, attack()...)...)
 	if len(got) != 3 || len(got[1].Identities) != 2 || got[1].Identities[0].Name != authztest.KeyID {
 		t.Errorf("%+v", got[1].Identities)
 	}
@@ -313,9 +314,9 @@ func TestRepeatedDetectionsAreCoalesced(t *testing.T) {
 	r := newRig(time.Now())
 	events := attack()[:3]
 	for i := range 5 {
-		events = append(events, open(30, 3*time.Second+time.Duration(i), "/root/.aws/credentials"))
+		events = append(events, opens(30, 3*time.Second+time.Duration(i), "/root/.aws/credentials"))
 	}
-	events = append(events, open(30, 14*time.Second, "/root/.aws/credentials"))
+	events = append(events, opens(30, 14*time.Second, "/root/.aws/credentials"))
 	n, got := r.play(t, nil, events...)
 	if len(got) != 3 || got[1].Evidence["repeated"] != "" || got[2].Evidence["repeated"] != "5" {
 		t.Errorf("%d detections, evidence %v", len(got), got[len(got)-1].Evidence)
@@ -327,7 +328,7 @@ func TestRepeatedDetectionsAreCoalesced(t *testing.T) {
 
 func TestOutsideOfContainersNothingIsToldOf(t *testing.T) {
 	r := newRig(time.Now())
-	e := open(30, time.Second, "/root/.aws/credentials").(*probe.Open)
+	e := opens(30, time.Second, "/root/.aws/credentials").(*probe.Open)
 	e.Cgroup = 5
 	if _, got := r.play(t, nil, e); len(got) != 0 {
 		t.Errorf("%+v", got)
@@ -345,7 +346,7 @@ func TestDetectionWaitsForItsPod(t *testing.T) {
 
 func TestSecretsInArgumentsAreRedacted(t *testing.T) {
 	r := newRig(time.Now())
-	_, got := r.play(t, nil, exec(20, 10, time.Second, "/bin/sh", "sh", "-c", "curl -H 'Authorization: hunter2hunter2'"))
+	_, got := r.play(t, nil, execs(20, 10, time.Second, "/bin/sh", "sh", "-c", "curl -H 'Authorization: hunter2hunter2'"))
 	if diff := cmp.Diff([]string{"sh", "-c", "curl -H '<redacted>'"}, got[0].Processes[0].Args); diff != "" {
 		t.Error(diff)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 	"syscall"
+	"time"
 
 	"tourniquet.dev/tourniquet/internal/detection"
 	"tourniquet.dev/tourniquet/sensor/probe"
@@ -38,6 +39,7 @@ func (n *Node) observe(ctx context.Context, e probe.Event) {
 	if !known || !group.Contained || group.Container.ID == "" {
 		return
 	}
+	n.complete(m)
 	n.first.saw(m.Cgroup, e)
 	if _, ok := e.(*probe.Uring); ok {
 		n.count.uring.Add(1)
@@ -68,6 +70,22 @@ func (n *Node) observe(ctx context.Context, e probe.Event) {
 	}
 }
 
+// complete has the tree look at all processes when it does not know who made this one: a container comes under watch a
+// moment after it was made, and what happened before was not told.
+func (n *Node) complete(m *probe.Meta) {
+	p, ok := n.o.Tree.Get(m.Process())
+	if ok && p.Parent.TGID != 0 {
+		_, ok = n.o.Tree.Get(p.Parent)
+	}
+	if ok || m.At-n.completed < completeEvery {
+		return
+	}
+	n.completed = m.At
+	if err := n.o.Tree.Fill(); err != nil {
+		n.o.Log.Warn("processes cannot be listed", "err", err)
+	}
+}
+
 // cgroup learns of a cgroup that came or went, has the kernel tell of a container's, and lets a hold reach it.
 func (n *Node) cgroup(e *probe.Cgroup) {
 	group := n.o.Cgroups.Apply(e)
@@ -77,6 +95,9 @@ func (n *Node) cgroup(e *probe.Cgroup) {
 		n.first.forget(group.ID)
 	default:
 		n.watch(group)
+		if group.Container.ID != "" {
+			n.young.add(group.ID, n.o.Boot())
+		}
 		n.orders.cgroupMade(group.Container.PodUID)
 	}
 }
@@ -134,6 +155,9 @@ func (n *Node) subject(m *probe.Meta, group process.Cgroup) (rule.Subject, first
 		who.Ancestors = append(who.Ancestors, asRule(a))
 	}
 	f := n.first.of(m.Cgroup)
+	if last := len(who.Ancestors) - 1; last >= 0 && who.Ancestors[last].StartNS < uint64(f.id.Start) { // who was first came to be known later
+		f = n.first.elder(m.Cgroup, probe.ID{TGID: who.Ancestors[last].PID, Start: time.Duration(who.Ancestors[last].StartNS)})
+	}
 	if f.id.TGID != 0 {
 		if p, ok := n.o.Tree.Get(f.id); ok {
 			who.Init = asRule(p)

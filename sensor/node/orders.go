@@ -23,6 +23,7 @@ const OrderPrefix = "tourniquet.dev/order."
 const (
 	lookEvery  = 100 * time.Millisecond // at the holds that are on
 	tryAgain   = 10 * time.Second       // orders that could not be obeyed, or not yet
+	grace      = time.Second            // in which a pod's cgroup may still become known
 	maxOrders  = 1024                   // of one node that are remembered
 	maxRefused = 4096
 )
@@ -227,6 +228,7 @@ func (o *orders) obey(ctx context.Context, order signedOrder, p process.Pod) err
 	default:
 		rec.renew(order)
 	}
+	rec.Heard = o.n.o.Now()
 	o.n.count.orders.Add(1)
 	if err := o.book.save(); err != nil { // what it means is on disk before it is done
 		return err
@@ -259,6 +261,9 @@ func (o *orders) cover(ctx context.Context, rec *record) error {
 	all := o.cgroups(rec.Order.PodUID)
 	if len(all) == 0 {
 		all = rec.Cgroups // known from before: this process has not seen them yet, or they are gone
+	}
+	if len(all) == 0 && o.n.o.Now().Sub(rec.Heard) < grace {
+		return nil // a cgroup that was made just now is told of a moment later; look comes by again
 	}
 	if len(all) == 0 {
 		return o.fail(ctx, rec, errors.New("no cgroup of the pod is known on this node"))

@@ -9,6 +9,7 @@ import (
 
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/sensor/hold"
 )
 
@@ -46,7 +47,15 @@ func (o *orders) look(ctx context.Context) error {
 			}
 			continue
 		}
-		if !rec.active() || len(rec.Cgroups) == 0 {
+		if !rec.active() {
+			continue
+		}
+		if len(rec.Cgroups) == 0 && rec.Order.Until.After(o.n.o.Now()) {
+			if rec.Failed == "" {
+				if err := o.cover(ctx, rec); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		over, err := o.lookAt(ctx, rec)
@@ -136,7 +145,7 @@ func (o *orders) fail(ctx context.Context, rec *record, why error) error {
 func (o *orders) tell(ctx context.Context, rec *record, phase plan.Phase, authority string) error {
 	err := o.send(ctx, rec, phase, authority)
 	switch {
-	case errors.Is(err, ErrFull):
+	case errors.Is(err, spool.ErrFull):
 		o.n.o.Log.Error("a receipt waits: the spool is full", "incident_id", rec.Order.IncidentID, "phase", phase)
 		return o.book.save()
 	case err != nil:
@@ -163,7 +172,7 @@ func (o *orders) send(ctx context.Context, rec *record, phase plan.Phase, author
 	for _, id := range rec.Cgroups {
 		r.Effects = append(r.Effects, plan.Effect{Target: target, Did: did, Object: "cgroup " + strconv.FormatUint(id, 10)})
 	}
-	if err := o.n.put(ctx, authz.TypeReceipt, true, r); err != nil {
+	if err := o.n.put(ctx, authz.TypeReceipt, spool.Critical, r); err != nil {
 		return fmt.Errorf("spool receipt: %w", err)
 	}
 	o.n.o.Log.Info("order", "incident_id", order.IncidentID, "plan_digest", order.PlanDigest, "step", order.Step, "phase", phase,

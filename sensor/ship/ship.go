@@ -8,32 +8,23 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/sys/fault"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 )
 
-// Item is one entry of the spool: an encoded envelope.
-type Item struct {
-	Seq     uint64
-	Urgent  bool
-	Payload []byte
-}
-
-// Queue is the read side of the spool. Next waits for the next item, and after a restart begins with the oldest one that
-// was not acknowledged. Done says that the items, which Next returned in this order, are not needed any more.
+// Queue is the read side of the spool; spool.Spool has it. One goroutine calls it.
 type Queue interface {
-	Next(ctx context.Context) (Item, error)
-	Done(ctx context.Context, items []Item) error
+	Next(ctx context.Context) (spool.Record, error)
+	Ack(ctx context.Context, records ...spool.Record) error
 }
 
 // Options is what a Shipper needs.
@@ -43,7 +34,7 @@ type Options struct {
 	Token  func() string // the bearer token; asked for each request, so that it may be rotated
 	Client *http.Client
 	Log    *slog.Logger
-	// Linger is how long a batch waits for more while it is not full; an urgent item waits for nothing. 20 ms if 0.
+	// Linger is how long a batch waits for more while it is not full; a critical one goes at once. 20 ms if 0.
 	Linger time.Duration
 }
 
@@ -67,8 +58,7 @@ type Stats struct {
 // Shipper sends. Its Stats may be read while it runs.
 type Shipper struct {
 	o       Options
-	items   chan Item
-	pending *Item // taken from the queue, but too large for the last batch
+	pending *spool.Record // taken from the queue, but too large for the last batch
 
 	sent, deadLetter, rejected, retries atomic.Uint64
 }
@@ -78,7 +68,7 @@ func New(o Options) *Shipper {
 	if o.Linger == 0 {
 		o.Linger = 20 * time.Millisecond
 	}
-	return &Shipper{o: o, items: make(chan Item, maxItems)}
+	return &Shipper{o: o}
 }
 
 // Stats reads the counters.
@@ -88,96 +78,71 @@ func (s *Shipper) Stats() Stats {
 
 // Run sends until ctx is done, which is no error. An error means that the spool failed. It may be called once.
 func (s *Shipper) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		for {
-			item, err := s.o.Queue.Next(ctx)
-			if err != nil {
-				cancel(fmt.Errorf("read spool: %w", err))
-				return
-			}
-			select {
-			case s.items <- item:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
 	for {
-		batch := s.collect(ctx)
-		if len(batch) == 0 {
-			break
+		batch, err := s.collect(ctx)
+		if err == nil {
+			err = s.deliver(ctx, batch)
 		}
-		if err := s.deliver(ctx, batch); err != nil {
-			cancel(err)
-			break
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
-	cancel(nil)
-	reading.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
 }
 
-// collect returns the next items that go together; none when ctx is done.
-func (s *Shipper) collect(ctx context.Context) []Item {
-	var batch []Item
-	size := 0
-	add := func(item Item) bool {
-		if len(batch) > 0 && size+len(item.Payload)+1 > maxBytes {
-			s.pending = &item
-			return false
+// collect waits for a record and returns it with those that are there already, or come within the linger.
+func (s *Shipper) collect(ctx context.Context) ([]spool.Record, error) {
+	var batch []spool.Record
+	size, over := 0, time.Time{}
+	for len(batch) < maxItems {
+		r, err := s.next(ctx, len(batch) > 0, over)
+		if errors.Is(err, errNoMore) {
+			break
 		}
-		batch, size = append(batch, item), size+len(item.Payload)+1
-		return len(batch) < maxItems
+		if err != nil {
+			return nil, err
+		}
+		size += len(r.Payload) + 1
+		if len(batch) > 0 && size > maxBytes {
+			s.pending = &r
+			break
+		}
+		if len(batch) == 0 && r.Lane != spool.Critical {
+			over = time.Now().Add(s.o.Linger)
+		}
+		batch = append(batch, r)
 	}
-	if s.pending != nil {
-		item := *s.pending
+	return batch, nil
+}
+
+// idle is how long a batch that may go waits for a record that is perhaps there already.
+const idle = time.Millisecond
+
+var errNoMore = errors.New("no more for now")
+
+// next returns the next record; where bounded, errNoMore when none comes before over.
+func (s *Shipper) next(ctx context.Context, bounded bool, over time.Time) (spool.Record, error) {
+	if r := s.pending; r != nil {
 		s.pending = nil
-		add(item)
-	} else {
-		select {
-		case item := <-s.items:
-			add(item)
-		case <-ctx.Done():
-			return nil
-		}
+		return *r, nil
 	}
-	linger := s.o.Linger
-	if batch[0].Urgent {
-		linger = 0
+	if !bounded {
+		return s.o.Queue.Next(ctx)
 	}
-	over := time.NewTimer(linger)
-	defer over.Stop()
-	for {
-		select {
-		case item := <-s.items:
-			if !add(item) {
-				return batch
-			}
-			continue
-		default:
-		}
-		select {
-		case item := <-s.items:
-			if !add(item) {
-				return batch
-			}
-		case <-over.C:
-			return batch
-		case <-ctx.Done():
-			return nil
-		}
+	waiting, cancel := context.WithTimeout(ctx, max(time.Until(over), idle))
+	defer cancel()
+	r, err := s.o.Queue.Next(waiting)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		return r, errNoMore
 	}
+	return r, err
 }
 
 // deliver sends a batch until intake has answered for every item, then takes it from the spool.
-func (s *Shipper) deliver(ctx context.Context, batch []Item) error {
-	byPath := map[string][]Item{}
+func (s *Shipper) deliver(ctx context.Context, batch []spool.Record) error {
+	byPath := map[string][]spool.Record{}
 	for _, item := range batch {
 		p := path(item.Payload)
 		byPath[p] = append(byPath[p], item)
@@ -188,10 +153,7 @@ func (s *Shipper) deliver(ctx context.Context, batch []Item) error {
 		}
 	}
 	fault.Point("send.ack")
-	if err := s.o.Queue.Done(ctx, batch); err != nil {
-		return fmt.Errorf("acknowledge to spool: %w", err)
-	}
-	return nil
+	return s.o.Queue.Ack(context.WithoutCancel(ctx), batch...)
 }
 
 const (
@@ -212,7 +174,7 @@ func path(payload []byte) string {
 
 // persist repeats until intake has answered for all items. What it refuses as a whole is sent in halves, so that one
 // item which it cannot take keeps no other back.
-func (s *Shipper) persist(ctx context.Context, path string, items []Item) error {
+func (s *Shipper) persist(ctx context.Context, path string, items []spool.Record) error {
 	pause := firstPause
 	for len(items) > 0 {
 		outcome, after := s.post(ctx, path, items)
@@ -262,7 +224,7 @@ type reply struct {
 }
 
 // post sends items once.
-func (s *Shipper) post(ctx context.Context, path string, items []Item) (outcome, time.Duration) {
+func (s *Shipper) post(ctx context.Context, path string, items []spool.Record) (outcome, time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var body bytes.Buffer
@@ -296,7 +258,7 @@ func (s *Shipper) post(ctx context.Context, path string, items []Item) (outcome,
 }
 
 // settle reads intake's word. Only 200 with a result for every item counts.
-func (s *Shipper) settle(response *http.Response, r reply, items []Item) (outcome, time.Duration) {
+func (s *Shipper) settle(response *http.Response, r reply, items []spool.Record) (outcome, time.Duration) {
 	switch response.StatusCode {
 	case http.StatusOK:
 		if len(r.Results) != len(items) {

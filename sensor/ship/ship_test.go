@@ -18,27 +18,31 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tourniquet.dev/tourniquet/internal/authz"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/sensor/ship"
 )
 
 // queue is a spool in memory.
 type queue struct {
-	items chan ship.Item
+	items chan spool.Record
 	mu    sync.Mutex
 	done  []uint64
 	fail  error
 }
 
-func (q *queue) Next(ctx context.Context) (ship.Item, error) {
+func (q *queue) Next(ctx context.Context) (spool.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return spool.Record{}, err
+	}
 	select {
 	case i := <-q.items:
 		return i, nil
 	case <-ctx.Done():
-		return ship.Item{}, ctx.Err()
+		return spool.Record{}, ctx.Err()
 	}
 }
 
-func (q *queue) Done(_ context.Context, items []ship.Item) error {
+func (q *queue) Ack(_ context.Context, items ...spool.Record) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, i := range items {
@@ -99,7 +103,7 @@ type rig struct {
 }
 
 func start() *rig {
-	r := &rig{queue: &queue{items: make(chan ship.Item, 10_000)}, intake: &intake{tokens: map[string]bool{}}}
+	r := &rig{queue: &queue{items: make(chan spool.Record, 10_000)}, intake: &intake{tokens: map[string]bool{}}}
 	return r
 }
 
@@ -113,7 +117,7 @@ func (r *rig) run() {
 }
 
 func (r *rig) put(seq uint64, payload string) {
-	r.queue.items <- ship.Item{Seq: seq, Payload: []byte(payload)}
+	r.queue.items <- spool.Record{Seq: seq, Payload: []byte(payload)}
 }
 
 func TestKindsGoWhereTheyBelong(t *testing.T) {

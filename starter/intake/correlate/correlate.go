@@ -7,7 +7,6 @@ package correlate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -16,20 +15,13 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"tourniquet.dev/tourniquet/internal/sys/fault"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 )
 
-// An Item is one entry of the spool: an encoded envelope, and when it came to lie on disk.
-type Item struct {
-	Seq     uint64
-	At      time.Time
-	Payload []byte
-}
-
-// Queue is the read side of the spool. Next waits for the next item, and after a restart begins with the oldest one that
-// was not acknowledged. Done says that the items, which Next returned in this order, are not needed any more.
+// Queue is the read side of the spool; spool.Spool has it. One goroutine calls it.
 type Queue interface {
-	Next(ctx context.Context) (Item, error)
-	Done(ctx context.Context, items []Item) error
+	Next(ctx context.Context) (spool.Record, error)
+	Ack(ctx context.Context, records ...spool.Record) error
 }
 
 // Blobs is the content-addressed store; Put of what is there already changes nothing.
@@ -61,17 +53,19 @@ type Options struct {
 	Batch int
 	// Parallel bounds the calls under way. 8.
 	Parallel int
-	// Recovered is the highest sequence that lay in the spool at start; what an earlier process accepted ends with it.
-	Recovered uint64
+	// Started is when this process began: what came into the spool before, an earlier one accepted.
+	Started time.Time
 }
 
 // Correlator is the way from the spool to Temporal.
 type Correlator struct {
 	o     Options
 	slots chan struct{}
-	items chan Item
-	last  time.Time // when the last batch began
+	last  time.Time // when the last batch was complete
 }
+
+// idle ends a batch whose window is over: in a storm the spool has more at once, and a batch grows to its bound.
+const idle = time.Millisecond
 
 const (
 	callTimeout = 10 * time.Second
@@ -92,89 +86,52 @@ func New(o Options) *Correlator {
 	def(&o.PerSignal, 64)
 	def(&o.Batch, 4096)
 	def(&o.Parallel, 8)
-	return &Correlator{o: o, slots: make(chan struct{}, o.Parallel), items: make(chan Item, o.Batch)}
+	return &Correlator{o: o, slots: make(chan struct{}, o.Parallel)}
 }
 
 // Run works until ctx is done, which is no error. It returns an error when the spool or the disk fails: then the process
 // should end, and a new one resume from the spool. It may be called once.
 func (c *Correlator) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		if err := c.read(ctx); err != nil {
-			cancel(fmt.Errorf("read spool: %w", err))
-		}
-	})
-	var err error
-	for err == nil {
-		var batch []Item
-		if batch, err = c.collect(ctx); err == nil {
+	for {
+		batch, err := c.collect(ctx)
+		if err == nil {
 			err = c.flush(ctx, batch)
 		}
-	}
-	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
-		err = cause
-	}
-	cancel(nil)
-	reading.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
-}
-
-func (c *Correlator) read(ctx context.Context) error {
-	for {
-		item, err := c.o.Queue.Next(ctx)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		select {
-		case c.items <- item:
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return nil
 		}
+		if err != nil {
+			return err
+		}
 	}
 }
 
-// collect waits for an item and gathers what comes until the window since the last batch is over.
-func (c *Correlator) collect(ctx context.Context) ([]Item, error) {
-	var batch []Item
-	select {
-	case item := <-c.items:
-		batch = append(batch, item)
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// collect waits for a record and gathers what comes until the window since the last batch is over and no more is there.
+func (c *Correlator) collect(ctx context.Context) ([]spool.Record, error) {
+	first, err := c.o.Queue.Next(ctx)
+	if err != nil {
+		return nil, err
 	}
-	over := time.NewTimer(time.Until(c.last.Add(c.o.Window)))
-	defer over.Stop()
+	batch, over := []spool.Record{first}, c.last.Add(c.o.Window)
 	for len(batch) < c.o.Batch {
-		select {
-		case item := <-c.items:
-			batch = append(batch, item)
-			continue
-		default:
+		waiting, cancel := context.WithTimeout(ctx, max(time.Until(over), idle))
+		r, err := c.o.Queue.Next(waiting)
+		ended := waiting.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err != nil && ended {
+			break
 		}
-		select {
-		case item := <-c.items:
-			batch = append(batch, item)
-		case <-over.C:
-			c.last = time.Now()
-			return batch, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err != nil {
+			return nil, err
 		}
+		batch = append(batch, r)
 	}
 	c.last = time.Now()
 	return batch, nil
 }
 
 // flush brings a whole batch to where it belongs, and only then takes it from the spool.
-func (c *Correlator) flush(ctx context.Context, batch []Item) error {
+func (c *Correlator) flush(ctx context.Context, batch []spool.Record) error {
 	fault.Point("correlate.flush/before")
 	work, keys, err := c.sort(ctx, batch)
 	if err != nil {
@@ -187,8 +144,8 @@ func (c *Correlator) flush(ctx context.Context, batch []Item) error {
 	if err := c.o.Seen.Commit(keys); err != nil {
 		return err
 	}
-	if err := c.o.Queue.Done(ctx, batch); err != nil {
-		return fmt.Errorf("acknowledge to spool: %w", err)
+	if err := c.o.Queue.Ack(context.WithoutCancel(ctx), batch...); err != nil {
+		return err
 	}
 	fault.Point("correlate.flush/after")
 	return nil

@@ -15,6 +15,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/incident"
 	"tourniquet.dev/tourniquet/internal/plan"
 	"tourniquet.dev/tourniquet/internal/sys/fault"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/workflows"
 )
 
@@ -35,7 +36,7 @@ const (
 type group struct {
 	key        string
 	detections []workflows.Observed
-	items      []Item
+	items      []spool.Record
 	worst      detection.Severity
 	rule, what string
 }
@@ -61,7 +62,7 @@ func (g group) summary() string { return fmt.Sprintf("%s: %s on %s", g.worst, g.
 
 // entry is an item of the spool, read.
 type entry struct {
-	item      Item
+	item      spool.Record
 	kind      Kind
 	key       Key
 	detection *detection.Detection
@@ -69,7 +70,7 @@ type entry struct {
 	envelope  authz.Envelope
 }
 
-func read(item Item) (entry, error) {
+func read(item spool.Record) (entry, error) {
 	e := entry{item: item}
 	var err error
 	if e.envelope, err = authz.DecodeEnvelope(item.Payload); err != nil {
@@ -100,13 +101,13 @@ func read(item Item) (entry, error) {
 
 // sort puts the batch's detections into the store and groups them, and returns what is to be done, with the keys that are
 // done when all of it is. What was correlated before a crash, or stands twice, is done already.
-func (c *Correlator) sort(ctx context.Context, batch []Item) (work []func(context.Context) error, keys []Key, err error) {
+func (c *Correlator) sort(ctx context.Context, batch []spool.Record) (work []func(context.Context) error, keys []Key, err error) {
 	var entries []entry
 	inBatch := map[Key]bool{}
 	for _, item := range batch {
 		e, err := read(item)
 		account := &c.o.Count.of[e.kind]
-		if item.Seq <= c.o.Recovered {
+		if item.Time.Before(c.o.Started) {
 			account.recovered.Add(1)
 		}
 		if err != nil {
@@ -190,7 +191,7 @@ func about(d *detection.Detection) string {
 func observed(e entry) workflows.Observed {
 	d := e.detection
 	o := workflows.Observed{Digest: canonical.DigestOf(e.item.Payload), UID: d.UID, Rule: d.Rule, Title: d.Title,
-		Severity: d.Severity, Time: d.Time, SpoolAt: e.item.At.UTC().Truncate(time.Millisecond)}
+		Severity: d.Severity, Time: d.Time, SpoolAt: e.item.Time.UTC().Truncate(time.Millisecond)}
 	for _, a := range d.Attacks {
 		o.Attacks = append(o.Attacks, a.TechniqueID)
 	}
@@ -243,7 +244,7 @@ func (c *Correlator) signalReceipt(ctx context.Context, e entry) error {
 }
 
 // aside keeps an item of the spool as a dead letter. Where that cannot be, the item stays in the spool: the error ends Run.
-func (c *Correlator) aside(kind Kind, item Item, code string, reason error) error {
+func (c *Correlator) aside(kind Kind, item spool.Record, code string, reason error) error {
 	if _, err := c.o.Dead.Put(Letter{At: time.Now().UTC(), From: "spool", Kind: kind.String(), Code: code, Reason: reason.Error(), Body: item.Payload}); err != nil {
 		return err
 	}
