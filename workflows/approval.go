@@ -20,7 +20,7 @@ func (r *incidentRun) approval(ctx workflow.Context) (outcome string) {
 	}
 	a := &approvalRun{r: r, made: map[string][]authz.Envelope{}}
 	r.card.open = true
-	defer func() { r.card.open = false }()
+	defer r.closeOffer()
 	for i, t := range r.triage.Tiers {
 		timeout := time.Duration(t.TimeoutSeconds) * time.Second
 		r.view.Tier, r.card.Deadline = t.Ask, workflow.Now(ctx).Add(timeout)
@@ -47,6 +47,9 @@ func (r *incidentRun) approval(ctx workflow.Context) (outcome string) {
 	}
 	return "nobody decided"
 }
+
+// closeOffer ends what may be decided on; a late click is told so.
+func (r *incidentRun) closeOffer() { r.card.open, r.view.Options = false, nil }
 
 type approvalRun struct {
 	r       *incidentRun
@@ -108,14 +111,16 @@ func (a *approvalRun) decision(ctx workflow.Context, e authz.Envelope) {
 	switch {
 	case v.Kind == authz.Deny && v.Allowed:
 		a.over, a.outcome = true, "denied by "+v.Person
-		r.view.Tier, r.card.open = "", false
+		r.view.Tier = ""
+		r.closeOffer()
 		r.decided(ctx, v, fmt.Sprintf("%s denied plan %s: %s", v.Person, short(v.Plan), v.Reason))
 		r.updateCard(ctx)
 	case v.Kind == authz.Approve && v.Allowed:
 		a.made[v.Plan] = append(a.made[v.Plan], e)
 		a.over, a.outcome = true, v.Authority
 		i := slices.IndexFunc(r.plans, func(p activities.PlanRef) bool { return p.Digest == v.Plan })
-		r.view.Tier, r.card.open = "", false
+		r.view.Tier = ""
+		r.closeOffer()
 		r.decided(ctx, v, fmt.Sprintf("plan %s %s: %s", short(v.Plan), v.Authority, v.Reason))
 		r.contain(ctx, r.plans[i], a.made[v.Plan])
 		r.state(ctx, incident.Contained)

@@ -67,6 +67,9 @@ func (r *incidentRun) cardInput() activities.CardInput {
 			in.Held = append(in.Held, activities.CardHeld{Plan: c.Plan, Purpose: c.Purpose})
 		}
 		for _, s := range c.Steps {
+			if s.State == StepReleased || s.State == StepRetired || s.State == StepFailed || s.State == StepRefused {
+				s.Ends = time.Time{} // nothing of it is on
+			}
 			in.Steps = append(in.Steps, activities.CardStep{Purpose: c.Purpose, Action: s.Action, Target: s.Target, State: s.State, Ends: s.Ends, Expiry: s.Expiry, Note: s.Note, Witnesses: s.Witnesses})
 		}
 	}

@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -153,7 +154,13 @@ func (c *containment) fail(ctx workflow.Context, group []*stepState, cause error
 		_ = c.undo(ctx, s, gate.UndoStep, StepReleased, nil) // what stays on stands in its note, and the page follows
 	}
 	c.tell(ctx)
-	c.page(ctx, activities.PageFailed, fmt.Sprintf("%s failed: %s", group[0].ref.Action, reason(cause)))
+	failed := group[0]
+	for _, s := range group {
+		if s.view.State == StepFailed || s.view.State == StepRefused {
+			failed = s
+		}
+	}
+	c.page(ctx, activities.PageFailed, fmt.Sprintf("%s on %s: %s", failed.ref.Action, failed.ref.Target, reason(cause)))
 }
 
 // undo ends one step; what the gate refuses or cannot do leaves it on and says so.
@@ -283,6 +290,9 @@ func (c *containment) due(ctx workflow.Context, s *stepState) {
 
 // decision carries a release, retire or extend to every step that is on. Whether it counts, the gate says.
 func (c *containment) decision(ctx workflow.Context, made []authz.Envelope, e authz.Envelope) []authz.Envelope {
+	if slices.ContainsFunc(made, func(o authz.Envelope) bool { return o.Payload == e.Payload }) {
+		return made // signalled twice
+	}
 	var verdict activities.JudgeOutput
 	jctx := workflow.WithActivityOptions(ctx, assessOptions("judge a decision"))
 	if err := workflow.ExecuteActivity(jctx, assessment.JudgeDecision, activities.JudgeInput{Plans: []string{c.in.Plan.Digest}, Decision: e, Decisions: made}).Get(ctx, &verdict); err != nil || !verdict.Valid {

@@ -90,9 +90,16 @@ func caller(account string, p Principal) iampolicy.Principal {
 	return iampolicy.Principal{Kind: iampolicy.User, Account: account, ARN: p.ARN, ID: p.ID}
 }
 
+// quarantine is our own managed deny. A stop plan may have it on already; it comes off by itself, so what can be reached
+// is reckoned without it, and an option that keeps it on says so by its Cut.
+const quarantine = ":policy/TourniquetQuarantine"
+
 func policySet(p Principal) iampolicy.PolicySet {
 	var set iampolicy.PolicySet
 	for _, d := range p.Policies {
+		if strings.HasSuffix(d.ARN, quarantine) {
+			continue
+		}
 		set.Identity = append(set.Identity, iampolicy.Read(d.Name, []byte(d.Document)))
 	}
 	if p.Boundary != nil {

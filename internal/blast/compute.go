@@ -116,6 +116,7 @@ var kubernetesEdges = []kubernetesEdge{
 	{"workload", "changes deployments", 40, "deployments", []string{"create", "update", "patch"}, "apps", true},
 	{"workload", "runs commands in pods (exec)", 40, "pods/exec", []string{"create", "get"}, "", true},
 	{"identity", "mints tokens of service accounts", 40, "serviceaccounts/token", []string{"create"}, "", true},
+	{"secret", "reads secrets", 40, "secrets", []string{"get", "list", "watch"}, "", false},
 	{"data", "reads config maps", 5, "configmaps", []string{"get", "list", "watch"}, "", false},
 }
 

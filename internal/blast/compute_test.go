@@ -38,7 +38,7 @@ var (
 // TestCutsTakeAwayWhatTheyCut: the pod alone changes nothing, since credentials outlive it; each further cut helps.
 func TestCutsTakeAwayWhatTheyCut(t *testing.T) {
 	before := blast.Compute(facts(), blast.Cut{})
-	if before.Score != 100 || before.Counts["secret"] != 1 {
+	if before.Score != 100 || before.Counts["secret"] != 2 {
 		t.Fatalf("before: %+v", before)
 	}
 	if got := blast.Compute(facts(), blast.Cut{PodNetwork: true}); got.Score != before.Score {

@@ -51,7 +51,7 @@ var Catalogue = []Entry{
 		Does:       "The node's kernel drops every packet of the pod, established connections too, until the time is over.",
 		Collateral: "The pod answers nobody, its health checks included.",
 		D3FEND:     []string{"D3-NI"}, CSF: []string{"RS.MI-01", "PR.IR-01"}, NHI: []string{"NHI8:2025"}, OCSFClass: 7004, OCSFActivity: 1},
-	{Action: KubernetesBlockWrites, Enforcer: ContainKubernetes, Title: "Block the pod's writes to the API server", Targets: Pod, Reversible: true, Reviewable: true, Observable: true,
+	{Action: KubernetesBlockWrites, Enforcer: ContainKubernetes, Title: "Block the pod's writes to the API server", Targets: Pod, Reversible: true, Reviewable: true,
 		Does:       "The API server refuses every write made with a token bound to this pod; its siblings go on.",
 		Collateral: "Reads go on; a token that is bound to no pod is not stopped.",
 		D3FEND:     []string{"D3-APA"}, CSF: []string{"RS.MI-01", "PR.AA-05"}, NHI: []string{"NHI5:2025"}, OCSFClass: 7001, OCSFActivity: 1},
