@@ -60,12 +60,13 @@ func (s *Stack) intake() doc {
 		"sensor_token": s.key("sensor-token"), "state": s.path("intake"), "store": s.path("store"), "temporal": s.temporal()}
 }
 
+// sensor pins nothing: its holds end with it, so that a demo leaves no object in the kernel.
 func (s *Stack) sensor() doc {
-	d := doc{"cluster": Cluster, "node": Node, "account": Account, "trust": s.path("trust.json"), "root": s.path("root.pub"),
-		"key": s.key("node.key"), "certificate": s.path("node.json"), "kubeconfig": s.key("sensor.kubeconfig"), "state": s.path("sensor"),
-		"intake": doc{"url": s.IntakeURL, "token": s.key("sensor-token")}}
+	source := doc{"pins": ""}
 	if s.opts.Recording != "" {
-		d["recording"] = doc{"path": s.opts.Recording, "replace": s.opts.Replace}
+		source = doc{"recording": s.opts.Recording, "replace": s.opts.Replace, "paced": true}
 	}
-	return d
+	return doc{"cluster": Cluster, "node": Node, "account": Account, "trust": s.path("trust.json"), "root": s.path("root.pub"),
+		"key": s.key("node.key"), "certificate": s.path("node.json"), "state": s.path("sensor"), "source": source,
+		"kubernetes": doc{"kubeconfig": s.key("sensor.kubeconfig")}, "intake": doc{"url": s.IntakeURL, "token": s.key("sensor-token")}}
 }

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"tourniquet.dev/tourniquet/dev/stack"
+	"tourniquet.dev/tourniquet/dev/workload"
+	"tourniquet.dev/tourniquet/internal/detection"
+	"tourniquet.dev/tourniquet/workflows"
+)
+
+// demo is one run.
+type demo struct {
+	out     io.Writer
+	auto    bool
+	machine machine
+	begin   time.Time
+	stack   *stack.Stack
+	shop    *shop
+	outside *workload.Workload
+	show    *show
+	setup   time.Duration // until all was ready
+	figures []figure
+	failed  []string // what was not as it should be
+}
+
+// up runs the demo from nothing to the end.
+func up(ctx context.Context, out io.Writer, auto bool) (err error) {
+	d := &demo{out: out, auto: auto, machine: look(), begin: time.Now()}
+	d.machine.say(d.say)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.stack, err = stack.Start(ctx, stack.Options{Log: out, BindRoles: []string{account}})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		d.say("taking everything down")
+		err = errors.Join(err, d.stack.Stop())
+	}()
+	go func() { // ends with the run
+		select {
+		case died := <-d.stack.Died():
+			cancel(fmt.Errorf("a part of the stack died: %w", died))
+		case <-ctx.Done():
+		}
+	}()
+	if err := d.play(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+			return cause
+		}
+		return err
+	}
+	return nil
+}
+
+func (d *demo) say(format string, args ...any) {
+	fmt.Fprintf(d.out, "%6.1fs  %s\n", time.Since(d.begin).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// play opens the shop, attacks it, and stays with the incident.
+func (d *demo) play(ctx context.Context) error {
+	var err error
+	if d.shop, err = openShop(ctx, d.stack); err != nil {
+		return err
+	}
+	d.say("pod %s/%s, its service account, IAM user %s with key %s and role %s are made", namespace, podName, awsUser, d.shop.keyID, awsRole)
+	if err := d.stack.StartSensor(ctx); err != nil {
+		return err
+	}
+	if d.outside, err = d.shop.start(ctx, d.machine); err != nil {
+		return err
+	}
+	d.say("the pod's process runs in its cgroup and network namespace, with an open connection to the outside")
+	temporal, err := d.stack.Temporal(ctx)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+	d.show = newShow(d.out, temporal, d.key())
+	d.setup = time.Since(d.begin)
+	d.say("ready. Temporal: %s   Slack: %s", d.stack.UIURL, d.stack.SlackURL)
+	before, err := d.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	return d.attack(ctx, before)
+}
+
+// key is the correlation key of the pod's owner.
+func (d *demo) key() string {
+	w := detection.Detection{Workload: &detection.Workload{Cluster: stack.Cluster, OwnerUID: string(d.shop.ownerUID)}}
+	return w.Key()
+}
+
+func (d *demo) attack(ctx context.Context, before snapshot) error {
+	d.show.begin = time.Now()
+	d.say("the attack begins: a shell in the pod reads credentials, asks the metadata service and sends the loot home")
+	if err := d.outside.Attack(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() { d.show.run(ctx) })
+	if d.auto {
+		return d.decideAlone(ctx, before)
+	}
+	if _, err := d.show.until(ctx, "a person is asked", 2*time.Minute, offered); err != nil {
+		return err
+	}
+	d.say("the pod is stopped, for a time. Now it is yours: open %s and press Approve…, later Release…", d.stack.SlackURL)
+	d.say("the incident in Temporal: %s   (Ctrl-C ends the demo)", d.stack.UIURL)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// offered reports whether people are asked to decide on plans.
+func offered(v workflows.StateView) bool { return len(v.Options) > 0 && v.Tier != "" }
