@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,7 +101,7 @@ type post struct {
 	stop   func() error
 }
 
-func newPost(t *testing.T, state string, k *kernel) *post {
+func newPost(t *testing.T, state string, k *kernel, changes ...func(*node.Options)) *post {
 	t.Helper()
 	p := &post{rig: newRig(time.Now()), kernel: k, state: state}
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // of every bubble
@@ -112,7 +113,10 @@ func newPost(t *testing.T, state string, k *kernel) *post {
 	p.source.stay, p.source.events = true, container()
 	p.source.more = make(chan probe.Event)
 	o := p.options(t)
-	o.Holds, o.State, o.Now, o.Boot = p.kernel, state, time.Now, boot
+	o.Holds, o.State, o.Now, o.Boot, o.BootID = p.kernel, state, time.Now, boot, "this boot"
+	for _, change := range changes {
+		change(&o)
+	}
 	var err error
 	if p.node, err = node.New(o); err != nil {
 		t.Fatal(err)
@@ -497,6 +501,108 @@ func TestFullSpoolDelaysReceiptsOnly(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"undone by expiry"}, phases(p.receipts(t))); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+func TestOlderOrderThanALiftIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPost(t, t.TempDir(), nil)
+		older := p.order(nil) // signed first, seen last
+		time.Sleep(time.Second)
+		off := p.order(lift)
+		p.carry(off)
+		p.carry(off, older)
+		p.carry(older)
+		time.Sleep(20 * time.Second)
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.kernel.deeds()) != 0 {
+			t.Errorf("did %v", p.kernel.deeds())
+		}
+		if diff := cmp.Diff([]string{"undone by order"}, phases(p.receipts(t))); diff != "" {
+			t.Error(diff)
+		}
+		if s := p.node.Stats(); s.Refused != 1 || s.Orders != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestOlderOrderThanTheOneInForceIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPost(t, t.TempDir(), nil)
+		older := p.order(func(o *authz.Order) { o.Until = o.IssuedAt.Add(time.Hour) })
+		time.Sleep(time.Second)
+		p.carry(p.order(nil))
+		p.carry(older)
+		p.carry(p.order(func(o *authz.Order) { o.IssuedAt = o.IssuedAt.Add(-time.Second / 2); o.Lift = true }))
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"put 70 for 1m0s"}, p.kernel.deeds()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestOrderIssuedBeforeTheLiftStaysOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPost(t, t.TempDir(), nil)
+		p.carry(p.order(nil))
+		time.Sleep(time.Second)
+		between := p.order(func(o *authz.Order) { o.Until = o.IssuedAt.Add(time.Hour) }) // an extension that came too late
+		time.Sleep(time.Second)
+		p.carry(p.order(lift))
+		p.carry(between)
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"put 70 for 1m0s", "lift 70"}, p.kernel.deeds()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestNodeThatForgotEverythingDoesNotPutOnWhatWasLifted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPost(t, t.TempDir(), nil)
+		order := p.order(nil)
+		time.Sleep(time.Second)
+		p.carry(order, p.order(lift)) // both stand on the pod, and this node has seen neither
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.kernel.deeds()) != 0 {
+			t.Errorf("did %v", p.kernel.deeds())
+		}
+	})
+}
+
+func TestCgroupsOfAnotherBootAreNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state := t.TempDir()
+		p := newPost(t, state, nil)
+		p.carry(p.order(nil))
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(state, "orders.json") // the machine was started anew: the ids are others' now
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, bytes.Replace(data, []byte(`"boot":"this boot"`), []byte(`"boot":"another"`), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again := newPost(t, state, nil, func(o *node.Options) { o.Source = &script{boot: time.Now(), stay: true} })
+		time.Sleep(30 * time.Second)
+		if err := again.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if len(again.kernel.deeds()) != 0 {
+			t.Errorf("did %v", again.kernel.deeds())
 		}
 	})
 }

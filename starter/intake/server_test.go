@@ -211,6 +211,16 @@ func TestRequestsAreRefusedWithACode(t *testing.T) {
 	}
 }
 
+func TestEmptyTokenIsBorneByNobody(t *testing.T) {
+	for name, secret := range map[string]token{"none": {}, "empty": newToken(nil)} {
+		for _, given := range []string{"", "Bearer ", "Bearer x"} {
+			if secret.bears(&http.Request{Header: http.Header{"Authorization": {given}}}) {
+				t.Errorf("%s token: %q is taken", name, given)
+			}
+		}
+	}
+}
+
 func event(t *testing.T) []byte {
 	t.Helper()
 	b, err := os.ReadFile("adapter/testdata/cloudevents/finding.json")
