@@ -59,7 +59,7 @@ needs no network and no other file, and prints one line for each check; the same
   store       every object hashes to its name
   ledger      the entries stand in the ledger that its process signed
   judged      every effect and every decision in a ledger is judged again, by the same judge, at its time
-  replay      each history replays on this program's workflow code, with the same result
+  replay      each history replays on this program's workflow code, with the same inputs and result
   statements  decisions, receipts and observations in the histories are validly signed, and in the ledgers
   verdicts    each decision that a workflow had judged is judged again
 

@@ -42,17 +42,18 @@ func (v *verifier) histories(ctx context.Context) {
 			v.fail("replay", "%s: %v", at.id, err)
 			continue
 		}
-		all, err := decodeHistory(h, v.dc)
-		if err == nil {
-			err = v.replay(at, h, all)
+		if strings.HasPrefix(at.id, workflows.IncidentWorkflowID("")) {
+			incidents++
 		}
+		all, err := decodeHistory(h, v.dc)
 		if err != nil {
 			v.fail("replay", "%s: %v", at.id, err)
 			continue
 		}
-		v.ok("replay", "%s: %d events", at.id, len(h.GetEvents()))
-		if strings.HasPrefix(at.id, workflows.IncidentWorkflowID("")) {
-			incidents++
+		if err := v.replay(at, h, all); err != nil {
+			v.fail("replay", "%s: %v", at.id, err)
+		} else {
+			v.ok("replay", "%s: %d events, each input and the result as the code computes them", at.id, len(h.GetEvents()))
 		}
 		l.listen(ctx, at, all)
 	}

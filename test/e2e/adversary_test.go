@@ -42,8 +42,9 @@ import (
 
 // shared is the heavy part, started once: a Temporal server, and a client with the payload codec.
 var shared struct {
-	client client.Client
-	ring   string
+	client  client.Client
+	ring    string
+	address string
 }
 
 // record, with a plain client, writes the histories of the approved incident into test/histories.
@@ -76,7 +77,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer server.Stop()
-	shared.ring = filepath.Join(dir, "ring")
+	shared.address, shared.ring = server.Addr(), filepath.Join(dir, "ring")
 	if _, err := temporalclient.RotateKeyRing(shared.ring, time.Now()); err != nil {
 		panic(err)
 	}
@@ -104,6 +105,7 @@ type ground struct {
 	t       *testing.T
 	w       *authztest.World
 	store   *store.Store
+	folders map[string]string // of the store and the journal
 	gate    *activities.Gate
 	mu      sync.Mutex
 	effects []string
@@ -160,14 +162,14 @@ func (g *ground) Page(context.Context, activities.PageInput) (activities.PageOut
 // prepare starts the role's workers on their own queues. Each test has a world of its own pod, so ids do not meet.
 func prepare(t *testing.T) *ground {
 	t.Helper()
-	g := &ground{t: t, w: authztest.New(time.Now())}
+	g := &ground{t: t, w: authztest.New(time.Now()), folders: map[string]string{"store": t.TempDir(), "journal": t.TempDir()}}
 	g.w.Detection.Workload.OwnerUID = "owner-" + filepath.Base(t.TempDir()) + fmt.Sprint(time.Now().UnixNano())
 	g.w.Envelope, g.w.Digest = g.w.SignDetection(g.w.Node, g.w.Detection)
 	var err error
-	if g.store, err = store.Open(store.Options{Dir: t.TempDir()}); err != nil {
+	if g.store, err = store.Open(store.Options{Dir: g.folders["store"]}); err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(journal.Options{Dir: t.TempDir(), Name: "tourniquet/contain/e2e", Key: g.w.Signers[trust.RoleContainKubernetes].Key()})
+	j, err := journal.Open(journal.Options{Dir: g.folders["journal"], Name: "tourniquet/contain/e2e", Key: g.w.Signers[trust.RoleContainKubernetes].Key()})
 	if err != nil {
 		t.Fatal(err)
 	}
