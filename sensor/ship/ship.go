@@ -78,18 +78,16 @@ func (s *Shipper) Stats() Stats {
 
 // Run sends until ctx is done, which is no error. An error means that the spool failed. It may be called once.
 func (s *Shipper) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		batch, err := s.collect(ctx)
 		if err == nil {
 			err = s.deliver(ctx, batch)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // collect waits for a record and returns it with those that are there already, or come within the linger.

@@ -92,18 +92,16 @@ func New(o Options) *Correlator {
 // Run works until ctx is done, which is no error. It returns an error when the spool or the disk fails: then the process
 // should end, and a new one resume from the spool. It may be called once.
 func (c *Correlator) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		batch, err := c.collect(ctx)
 		if err == nil {
 			err = c.flush(ctx, batch)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // collect waits for a record and gathers what comes until the window since the last batch is over and no more is there.
