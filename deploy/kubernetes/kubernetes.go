@@ -12,7 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -66,8 +69,9 @@ var resources = map[string]schema.GroupVersionResource{
 	"ValidatingAdmissionPolicyBinding": {Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicybindings"},
 }
 
-// Install applies the peacetime manifest and further documents, in order. It may be called again. A list of blocked
-// pods that stands already is left as it is.
+// Install applies the peacetime manifest and further documents, in order, and returns when the leash is in force: the
+// API server takes up a new policy within about a second, and until then the enforcer's token must not exist. It may be
+// called again. A list of blocked pods that stands already is left as it is. The caller needs the group system:masters.
 func Install(ctx context.Context, config *rest.Config, more ...[]byte) error {
 	api, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -84,7 +88,64 @@ func Install(ctx context.Context, config *rest.Config, more ...[]byte) error {
 			}
 		}
 	}
-	return nil
+	return waitForLeash(ctx, config)
+}
+
+// waitForLeash asks, as the enforcer's account but with every right, for things that only the leash refuses. Nothing is
+// made: the requests are dry runs.
+func waitForLeash(ctx context.Context, config *rest.Config) error {
+	ours := rest.CopyConfig(config)
+	ours.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + Namespace + ":" + ContainAccount, Groups: []string{"system:masters"}}
+	api, err := dynamic.NewForConfig(ours)
+	if err != nil {
+		return fmt.Errorf("wait for the leash: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, leashWithin)
+	defer cancel()
+	tick := time.NewTicker(leashPoll)
+	defer tick.Stop()
+	for {
+		loose, err := looseEnds(ctx, api)
+		if err == nil && len(loose) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the leash: not in force on %v: %w", loose, errors.Join(err, ctx.Err()))
+		case <-tick.C:
+		}
+	}
+}
+
+const (
+	leashWithin = time.Minute // it takes about a second
+	leashPoll   = 50 * time.Millisecond
+)
+
+// looseEnds are the resources that the leash does not hold yet.
+func looseEnds(ctx context.Context, api dynamic.Interface) (loose []string, err error) {
+	for _, probe := range []struct {
+		resource schema.GroupVersionResource
+		object   map[string]any
+	}{
+		{resources["ConfigMap"], map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}},
+		{resources["RoleBinding"], map[string]any{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+			"roleRef": map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}}},
+		{schema.GroupVersionResource{Version: "v1", Resource: "pods"}, map[string]any{"apiVersion": "v1", "kind": "Pod",
+			"spec": map[string]any{"serviceAccountName": SensorAccount, "containers": []any{map[string]any{"name": "x", "image": "x"}}}}},
+		{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"},
+			map[string]any{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": map[string]any{"podSelector": map[string]any{}}}},
+	} {
+		probe.object["metadata"] = map[string]any{"name": "leash-probe"}
+		_, err := api.Resource(probe.resource).Namespace(Namespace).Create(ctx, &unstructured.Unstructured{Object: probe.object}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		switch {
+		case err == nil:
+			loose = append(loose, probe.resource.Resource)
+		case !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "tourniquet-leash-"):
+			return loose, err
+		}
+	}
+	return loose, nil
 }
 
 func install(ctx context.Context, api dynamic.Interface, o *unstructured.Unstructured) error {

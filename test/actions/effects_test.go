@@ -129,6 +129,7 @@ func TestRightsByGroupAreResidual(t *testing.T) {
 	group := rbacv1.Subject{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "system:serviceaccounts:" + w.namespace}
 	w.bindRole(t, "writes", "writer", subject(sa))
 	w.bindRole(t, "everybody", "writer", group)
+	w.bindWide(t, w.namespace+"-wide", subject(sa)) // this right is gone for good
 	world := w.world(plan.KubernetesCutRBAC, sa)
 	in := conformance.Intend(t, world)
 	r, err := world.Action.Apply(t.Context(), in)
@@ -184,6 +185,45 @@ func TestLastReleaseOfTwoIncidentsRestores(t *testing.T) {
 				t.Fatal(err)
 			}
 			conformance.WantSame(t, world, before)
+		})
+	}
+}
+
+func TestAChangeBetweenReadAndWriteIsNotClobbered(t *testing.T) {
+	t.Parallel()
+	for action, between := range map[plan.Action]func(*testing.T, *town){
+		plan.KubernetesIsolatePod: func(t *testing.T, w *town) {
+			// The first change is our own policy; the pod's patch is the second.
+			w.link.before(func() { w.link.before(func() { w.setLabels(t, "shop-1", map[string]string{"app": "other"}) }) })
+		},
+		plan.KubernetesCutRBAC: func(t *testing.T, w *town) {
+			w.link.before(func() {
+				b := must(w.admin.RbacV1().RoleBindings(w.namespace).Get(t.Context(), "writes", metav1.GetOptions{}))(t)
+				b.Subjects = append(b.Subjects, rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: "joe"})
+				must(w.admin.RbacV1().RoleBindings(w.namespace).Update(t.Context(), b, metav1.UpdateOptions{}))(t)
+			})
+		},
+	} {
+		t.Run(string(action), func(t *testing.T) {
+			t.Parallel()
+			w := newTown(t)
+			target := w.account(t, "shop")
+			w.bindRole(t, "writes", "writer", subject(target))
+			if pod := w.podOf(t, "shop-1", "shop", "ReplicaSet"); action != plan.KubernetesCutRBAC {
+				target = pod
+			}
+			world := w.world(action, target)
+			in := conformance.Intend(t, world)
+			between(t, w)
+			if _, err := world.Action.Apply(t.Context(), in); !errors.Is(err, activities.ErrConflict) {
+				t.Errorf("%v, want ErrConflict", err)
+			}
+			if labels := w.pod(t, "shop-1").Labels; labels[kubernetes.LabelQuarantine] != "" {
+				t.Errorf("someone's labels were overwritten: %v", labels)
+			}
+			if !w.named(t, "writes", target) && action == plan.KubernetesCutRBAC {
+				t.Error("someone's subjects were overwritten")
+			}
 		})
 	}
 }

@@ -104,6 +104,7 @@ func TestStolenTokenOnBindings(t *testing.T) {
 		"remove and note another":   patch([]rbacv1.Subject{subject(other), jane, controller}, note(jane)),
 		"remove a person":           patch([]rbacv1.Subject{subject(sa), subject(other), controller}, note(jane)),
 		"remove a controller":       patch([]rbacv1.Subject{subject(sa), subject(other), jane}, note(controller)),
+		"repeat a subject":          patch(append(all[:4:4], subject(sa)), none),
 		"note what was not removed": patch(nil, note(self)),
 		"write others' annotations": patch(nil, map[string]any{"theirs": "x"}),
 		"cut a role it may not bind": func(ctx context.Context) error {
@@ -294,6 +295,7 @@ func TestStolenTokenOnPoliciesAndTheList(t *testing.T) {
 	wantForbidden(t, h.town, map[string]func(context.Context) error{
 		"deny a whole namespace": create(func(p *networkingv1.NetworkPolicy) { p.Spec.PodSelector = metav1.LabelSelector{} }),
 		"deny other pods":        create(func(p *networkingv1.NetworkPolicy) { p.Spec.PodSelector.MatchLabels = map[string]string{"app": "bank"} }),
+		"deny by one more label": create(func(p *networkingv1.NetworkPolicy) { p.Spec.PodSelector.MatchLabels["app"] = "bank" }),
 		"deny by expression": create(func(p *networkingv1.NetworkPolicy) {
 			p.Spec.PodSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "x", Operator: metav1.LabelSelectorOpDoesNotExist}}
 		}),

@@ -23,6 +23,22 @@ type link struct {
 	applied bool
 	forGood bool
 	broken  bool
+	first   func() // called before the next change goes through
+}
+
+// before has f called, once, between what the action read and what it writes.
+func (l *link) before(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.first = f
+}
+
+func (l *link) takeFirst() func() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.first
+	l.first = nil
+	return f
 }
 
 func newLink(t *testing.T, target string, transport http.RoundTripper, isWrite func(*http.Request, []byte) bool) *link {
@@ -46,7 +62,13 @@ func newLink(t *testing.T, target string, transport http.RoundTripper, isWrite f
 			panic(http.ErrAbortHandler)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		forward, answer := l.judge(isWrite(r, body))
+		write := isWrite(r, body)
+		if write {
+			if first := l.takeFirst(); first != nil {
+				first()
+			}
+		}
+		forward, answer := l.judge(write)
 		if !forward {
 			panic(http.ErrAbortHandler)
 		}
