@@ -22,7 +22,7 @@ func (d *demo) decideAlone(ctx context.Context, before snapshot) error {
 	if _, err := d.show.until(ctx, "a person is asked", 2*time.Minute, offered); err != nil {
 		return err
 	}
-	approve, err := f.await(ctx, card.ActionApprove, 20*time.Second)
+	approve, err := f.await(ctx, card.ActionApprove, 1)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (d *demo) releaseAll(ctx context.Context, f finger) error {
 		if len(on) == 0 {
 			return nil
 		}
-		release, err := f.await(ctx, card.ActionRelease, 20*time.Second)
+		release, err := f.await(ctx, card.ActionRelease, len(on))
 		if err != nil {
 			return err
 		}
@@ -122,8 +122,8 @@ func (d *demo) auditWith(ctx context.Context, incidentID string) error {
 		return err
 	}
 	tool, bundle := d.stack.Path("bin", "tourniquet"), d.stack.Path("bundle.json")
-	for _, args := range [][]string{{"audit", "export", incidentID, "--out", bundle}, {"audit", "verify", bundle}} {
-		out, err := exec.CommandContext(ctx, tool, args...).CombinedOutput() // #nosec G204 -- our own program
+	for _, args := range [][]string{{"audit", "export", incidentID, "-o", bundle}, {"audit", "verify", bundle}} {
+		out, err := exec.CommandContext(ctx, tool, append(args, "--config", d.stack.Operator("alice"))...).CombinedOutput() // #nosec G204 -- our own program
 		if err != nil {
 			return fmt.Errorf("tourniquet %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 		}

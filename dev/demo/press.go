@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,48 +26,45 @@ type finger struct {
 // button is a button that stands on a card.
 type button struct{ channel, ts, block, action string }
 
-// find returns the first button with an action on any card, newest card first.
-func (f finger) find(ctx context.Context, action string) (button, error) {
+// buttons returns the buttons with an action that stand on cards, the newest card first.
+func (f finger) buttons(ctx context.Context, action string) ([]button, error) {
 	var messages []slack.Message
 	if err := f.call(ctx, http.MethodGet, "admin/messages?channel="+stack.Channel, nil, &messages); err != nil {
-		return button{}, err
+		return nil, err
 	}
-	for i := len(messages) - 1; i >= 0; i-- {
+	var out []button
+	for _, m := range slices.Backward(messages) {
 		var blocks []struct {
 			ID       string `json:"block_id"`
 			Elements []struct {
 				Action string `json:"action_id"`
 			} `json:"elements"`
 		}
-		if json.Unmarshal(messages[i].Blocks, &blocks) != nil {
-			continue
+		if json.Unmarshal(m.Blocks, &blocks) != nil {
+			continue // a message of other blocks
 		}
 		for _, b := range blocks {
 			for _, e := range b.Elements {
 				if e.Action == action {
-					return button{messages[i].Channel, messages[i].TS, b.ID, action}, nil
+					out = append(out, button{m.Channel, m.TS, b.ID, action})
 				}
 			}
 		}
 	}
-	return button{}, errNoButton
+	return out, nil
 }
 
-var errNoButton = errors.New("no card has this button")
-
-// await waits for a button to appear.
-func (f finger) await(ctx context.Context, action string, within time.Duration) (button, error) {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	for {
-		b, err := f.find(ctx, action)
-		if !errors.Is(err, errNoButton) {
-			return b, err
-		}
-		select {
-		case <-ctx.Done():
-			return b, fmt.Errorf("wait for button %s: %w", action, errNoButton)
-		case <-time.After(50 * time.Millisecond):
+// await waits for exactly n such buttons: the card follows the incident a moment later.
+func (f finger) await(ctx context.Context, action string, n int) (button, error) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		all, err := f.buttons(ctx, action)
+		switch {
+		case err != nil:
+			return button{}, err
+		case len(all) == n:
+			return all[0], nil
+		case time.Now().After(deadline):
+			return button{}, fmt.Errorf("wait for button %s: cards have %d of it, want %d", action, len(all), n)
 		}
 	}
 }

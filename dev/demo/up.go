@@ -76,6 +76,9 @@ func (d *demo) play(ctx context.Context) error {
 	if d.outside, err = d.shop.start(ctx, d.machine); err != nil {
 		return err
 	}
+	if err := d.awaitFlow(ctx); err != nil {
+		return err
+	}
 	d.say("the pod's process runs in its cgroup and network namespace, with an open connection to the outside")
 	temporal, err := d.stack.Temporal(ctx)
 	if err != nil {

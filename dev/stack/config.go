@@ -70,3 +70,16 @@ func (s *Stack) sensor() doc {
 		"key": s.key("node.key"), "certificate": s.path("node.json"), "state": s.path("sensor"), "source": source,
 		"kubernetes": doc{"kubeconfig": s.key("sensor.kubeconfig")}, "intake": doc{"url": s.IntakeURL, "token": s.key("sensor-token")}}
 }
+
+// operator is the command line's configuration, for one of the people.
+func (s *Stack) operator(person string) doc {
+	return doc{"temporal": s.temporal(), "trust": s.path("trust.json"), "root": s.path("root.pub"), "playbooks": s.path("playbooks"), "store": s.path("store"),
+		"key": s.key("person-" + person + ".key"), "journals": []doc{
+			{"name": "tourniquet/decide", "role": "decide", "dir": s.path("journal-decide")},
+			{"name": "tourniquet/contain-aws/" + Account, "role": "contain-aws", "dir": s.path("journal-contain-aws")},
+			{"name": "tourniquet/contain-kubernetes/" + Cluster, "role": "contain-kubernetes", "dir": s.path("journal-contain-kubernetes")},
+		}}
+}
+
+// Operator is the path of the command line's configuration for one of the people.
+func (s *Stack) Operator(person string) string { return s.path("config", "tourniquet-"+person+".yaml") }

@@ -157,6 +157,11 @@ func (s *Stack) startProduct(ctx context.Context) error {
 		}
 	}
 	s.say("intake, decide and the five workers are ready")
+	for _, p := range People {
+		if err := s.configure(s.Operator(p.ID), s.operator(p.ID)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -170,16 +175,23 @@ func (s *Stack) StartSensor(ctx context.Context) error {
 }
 
 func (s *Stack) startPart(ctx context.Context, name string, config any) error {
-	data, err := yaml.Marshal(config)
-	if err != nil {
-		return fmt.Errorf("configure %s: %w", name, err)
-	}
 	path := s.path("config", name+".yaml")
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		return fmt.Errorf("configure %s: %w", name, err)
+	if err := s.configure(path, config); err != nil {
+		return err
 	}
-	_, err = s.start(ctx, command{name: name, bin: s.Program(name), args: []string{"--config", path}})
+	_, err := s.start(ctx, command{name: name, bin: s.Program(name), args: []string{"--config", path}})
 	return err
+}
+
+func (s *Stack) configure(path string, config any) error {
+	data, err := yaml.Marshal(config)
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }
 
 func (s *Stack) dial(ctx context.Context) (client.Client, error) {

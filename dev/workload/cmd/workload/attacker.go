@@ -45,22 +45,15 @@ func (w *world) awsConfig(id, secret, session string) aws.Config {
 // pollAWS asks who it is and lists the buckets, in turn.
 func (w *world) pollAWS(ctx context.Context, who string, config aws.Config) {
 	identity, buckets := sts.NewFromConfig(config), s3.NewFromConfig(config, func(o *s3.Options) { o.UsePathStyle = true })
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for n := 0; ; n++ {
+	every(ctx, func(n int) {
 		if n%2 == 0 {
 			_, err := buckets.ListBuckets(ctx, &s3.ListBucketsInput{})
 			w.noteAWS(ctx, who, "ListBuckets", err)
-		} else {
-			_, err := identity.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
-			w.noteAWS(ctx, who, "GetCallerIdentity", err)
-		}
-		select {
-		case <-ctx.Done():
 			return
-		case <-tick.C:
 		}
-	}
+		_, err := identity.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+		w.noteAWS(ctx, who, "GetCallerIdentity", err)
+	})
 }
 
 // assume mints a session of the role, once, and polls with it: it does not end when the key does.
@@ -88,7 +81,7 @@ func (w *world) noteAWS(ctx context.Context, who, what string, err error) {
 	w.note(out)
 }
 
-// pollKubernetes reads secrets and writes an object with the stolen token, in turn.
+// pollKubernetes reads secrets with the stolen token, and beside that writes an object.
 func (w *world) pollKubernetes(ctx context.Context, token string) {
 	client, err := w.kubernetesClient()
 	if err != nil {
@@ -97,14 +90,20 @@ func (w *world) pollKubernetes(ctx context.Context, token string) {
 	}
 	base := w.o.kube + "/api/v1/namespaces/" + w.o.namespace
 	const object = `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"attacker-was-here"},"data":{"n":"%d"}}`
+	w.all.Go(func() {
+		every(ctx, func(int) { w.noteKubernetes(ctx, client, token, "read secrets", http.MethodGet, base+"/secrets", "") })
+	})
+	every(ctx, func(n int) {
+		w.noteKubernetes(ctx, client, token, "write", http.MethodPatch, base+"/configmaps/attacker-was-here?fieldManager=attacker&force=true", fmt.Sprintf(object, n))
+	})
+}
+
+// every does something at once and then again and again until ctx ends.
+func every(ctx context.Context, do func(n int)) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for n := 0; ; n++ {
-		if n%2 == 0 {
-			w.noteKubernetes(ctx, client, token, "read secrets", http.MethodGet, base+"/secrets", "")
-		} else {
-			w.noteKubernetes(ctx, client, token, "write", http.MethodPatch, base+"/configmaps/attacker-was-here?fieldManager=attacker&force=true", fmt.Sprintf(object, n))
-		}
+		do(n)
 		select {
 		case <-ctx.Done():
 			return

@@ -59,6 +59,10 @@ func pod(_ context.Context, args []string, _ io.Writer) error {
 	if err := enterNetns(b.netns); err != nil {
 		return err
 	}
+	// A cut must not kill the connection that is to be seen living on after it. This is the namespace's own setting.
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_retries2", []byte("255"), 0); err != nil { //nolint:gosec // a control file
+		return fmt.Errorf("have TCP be patient: %w", err)
+	}
 	if err := b.enter(self); err != nil {
 		return err
 	}

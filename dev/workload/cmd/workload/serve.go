@@ -69,12 +69,12 @@ func serve(ctx context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// retryOften bounds the time between retransmissions, where the kernel knows how (6.15 and newer): so the peer sees soon that
-// the connection lives on after a cut.
+// retryOften bounds the time between probes of a cut connection, where the kernel knows how (6.15 and newer), so that the peer
+// sees soon that it lives on. How many there may be, pod has said for its whole network namespace.
 func retryOften(c net.Conn) {
 	const rtoMax = 44 // TCP_RTO_MAX_MS
 	if raw, err := c.(*net.TCPConn).SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, rtoMax, 1000) })
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, rtoMax, 3000) })
 	}
 }
 
