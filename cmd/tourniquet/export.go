@@ -24,6 +24,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/ledger"
 	"tourniquet.dev/tourniquet/internal/plan"
 	"tourniquet.dev/tourniquet/internal/sys/bundle"
+	"tourniquet.dev/tourniquet/internal/sys/journal"
 	"tourniquet.dev/tourniquet/internal/sys/store"
 	"tourniquet.dev/tourniquet/internal/sys/temporalclient"
 	"tourniquet.dev/tourniquet/internal/trust"
@@ -282,9 +283,14 @@ func (e *exporter) ledger(j journalConfig) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer v.Close()
+	data, err := e.entries(j.Name, v)
+	return data, errors.Join(err, v.Close())
+}
+
+// entries proves the entries about the incident against the newest checkpoint.
+func (e *exporter) entries(name string, v *journal.View) ([]byte, error) {
 	indexes, keys := []int64{}, map[string]bool{}
-	err = v.Range(0, func(i int64, entry ledger.Entry) error {
+	err := v.Range(0, func(i int64, entry ledger.Entry) error {
 		if about(entry, e.id, keys) {
 			indexes = append(indexes, i)
 			e.name(entry.Body)
@@ -292,9 +298,9 @@ func (e *exporter) ledger(j journalConfig) ([]byte, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ledger %s: %w", j.Name, err)
+		return nil, fmt.Errorf("ledger %s: %w", name, err)
 	}
-	b, err := v.Bundle(j.Name, indexes)
+	b, err := v.Bundle(name, indexes)
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func (a *app) show(v any, people func()) error {
 }
 
 // plain makes untrusted text one line that cannot drive a terminal.
-func plain(s string) string { return strings.Join(strings.Fields(detection.Clean(s, 500)), " ") }
+func plain(s string) string { return detection.Clean(strings.Join(strings.Fields(s), " "), 500) }
 
 // printable keeps lines and drops what could drive a terminal.
 func printable(s string, limit int) string {

@@ -107,9 +107,9 @@ func (o *operator) sees(text string, want ...string) {
 	}
 }
 
-// TestOperatorDecidesAndAudits takes an incident from its offer to its account with the command line alone: without Slack,
+// TestI32OperatorDecidesAndAudits takes an incident from its offer to its account with the command line alone: without Slack,
 // a person approves, extends and releases with their own key, and a third party verifies the record offline.
-func TestOperatorDecidesAndAudits(t *testing.T) {
+func TestI32OperatorDecidesAndAudits(t *testing.T) {
 	if *record {
 		t.Skip("the recordings are in the clear, which the command line refuses")
 	}
