@@ -179,6 +179,9 @@ func (s *shop) file(name string) string { return filepath.Join(s.stack.Path("pod
 
 // start starts the pod's process, with the outside.
 func (s *shop) start(ctx context.Context, m machine) (*workload.Workload, error) {
+	if !m.whole() {
+		m.cgroupFS = ""
+	}
 	return workload.Start(ctx, workload.Options{Program: s.stack.Program("workload"), Dir: s.stack.Path("pod"), Run: s.stack, Book: s.stack.Book(), CgroupFS: m.cgroupFS,
 		PodUID: string(s.podUID), ContainerID: s.containerID, Namespace: namespace, KeyID: s.keyID,
 		Credentials: s.file("credentials"), Token: s.file("token"), CA: s.file("ca.crt"),

@@ -35,7 +35,7 @@ func up(ctx context.Context, out io.Writer, auto bool) (err error) {
 	d.machine.say(d.say)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	d.stack, err = stack.Start(ctx, stack.Options{Log: out, BindRoles: []string{account}})
+	d.stack, err = stack.Start(ctx, stack.Options{Log: out, BindRoles: []string{account}, NoNodeCut: !d.machine.whole()})
 	if err != nil {
 		return err
 	}
@@ -70,16 +70,9 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 	d.say("pod %s/%s, its service account, IAM user %s with key %s and role %s are made", namespace, podName, awsUser, d.shop.keyID, awsRole)
-	if err := d.stack.StartSensor(ctx); err != nil {
+	if err := d.watchPod(ctx); err != nil {
 		return err
 	}
-	if d.outside, err = d.shop.start(ctx, d.machine); err != nil {
-		return err
-	}
-	if err := d.awaitFlow(ctx); err != nil {
-		return err
-	}
-	d.say("the pod's process runs in its cgroup and network namespace, with an open connection to the outside")
 	temporal, err := d.stack.Temporal(ctx)
 	if err != nil {
 		return err
@@ -95,6 +88,53 @@ func (d *demo) play(ctx context.Context) error {
 	return d.attack(ctx, before)
 }
 
+// watchPod starts the sensor, then the pod's process, and waits until data flows. A recording begins only with the attack.
+func (d *demo) watchPod(ctx context.Context) (err error) {
+	if d.machine.whole() {
+		if err := d.stack.StartSensor(ctx); err != nil {
+			return err
+		}
+	}
+	if d.outside, err = d.shop.start(ctx, d.machine); err != nil || !d.machine.whole() {
+		return err
+	}
+	if err := d.awaitFlow(ctx); err != nil {
+		return err
+	}
+	d.say("the pod's process runs in its cgroup and network namespace, with an open connection to the outside")
+	return nil
+}
+
+// recorded is a stream of kernel events of the same attack; it happens so long after the beginning.
+const (
+	recorded     = "sensor/testdata/attack.jsonl"
+	recordedAt   = 3 * time.Second
+	recordedLoot = 700 * time.Millisecond
+)
+
+// strike has the attack happen: in the pod, or in a recording beside which the attacker is given his loot.
+func (d *demo) strike(ctx context.Context) error {
+	if d.machine.whole() {
+		d.show.begin = time.Now()
+		d.say("the attack begins: a shell in the pod reads credentials, asks the metadata service and sends the loot home")
+		return d.outside.Attack(ctx)
+	}
+	d.stack.Play(recorded, map[string]string{"${POD_UID}": string(d.shop.podUID), "${CONTAINER_ID}": d.shop.containerID, "${HOME}": "/home/cart",
+		"${SINK}": "198.18.77.66:4445"})
+	if err := d.stack.StartSensor(ctx); err != nil {
+		return err
+	}
+	d.show.begin = time.Now().Add(recordedAt)
+	select {
+	case <-time.After(recordedAt):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	d.say("the attack begins, in a recording: a shell in the pod reads credentials, asks the metadata service and sends the loot home")
+	time.Sleep(recordedLoot)
+	return d.outside.Steal(ctx)
+}
+
 // key is the correlation key of the pod's owner.
 func (d *demo) key() string {
 	w := detection.Detection{Workload: &detection.Workload{Cluster: stack.Cluster, OwnerUID: string(d.shop.ownerUID)}}
@@ -102,9 +142,7 @@ func (d *demo) key() string {
 }
 
 func (d *demo) attack(ctx context.Context, before snapshot) error {
-	d.show.begin = time.Now()
-	d.say("the attack begins: a shell in the pod reads credentials, asks the metadata service and sends the loot home")
-	if err := d.outside.Attack(ctx); err != nil {
+	if err := d.strike(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -63,8 +63,8 @@ func (s *Stack) intake() doc {
 // sensor pins nothing: its holds end with it, so that a demo leaves no object in the kernel.
 func (s *Stack) sensor() doc {
 	source := doc{"pins": ""}
-	if s.opts.Recording != "" {
-		source = doc{"recording": s.opts.Recording, "replace": s.opts.Replace, "paced": true}
+	if s.recording != nil {
+		source = s.recording
 	}
 	return doc{"cluster": Cluster, "node": Node, "account": Account, "trust": s.path("trust.json"), "root": s.path("root.pub"),
 		"key": s.key("node.key"), "certificate": s.path("node.json"), "state": s.path("sensor"), "source": source,

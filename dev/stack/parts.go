@@ -174,6 +174,12 @@ func (s *Stack) StartSensor(ctx context.Context) error {
 	return nil
 }
 
+// Play has the sensor, which is not started yet, play a recording of kernel events with its pauses. replace is what stands
+// for the texts in it.
+func (s *Stack) Play(recording string, replace map[string]string) {
+	s.recording = doc{"recording": filepath.Join(s.root, recording), "replace": replace, "paced": true, "pins": ""}
+}
+
 func (s *Stack) startPart(ctx context.Context, name string, config any) error {
 	path := s.path("config", name+".yaml")
 	if err := s.configure(path, config); err != nil {

