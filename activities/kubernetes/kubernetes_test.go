@@ -50,7 +50,7 @@ func TestAPIErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := apiError("x", tc.err, tc.write)
 			for _, sentinel := range []error{activities.ErrRefused, activities.ErrConflict, activities.ErrUnknown, errStale} {
-				if errors.Is(got, sentinel) != (sentinel == tc.want) {
+				if errors.Is(got, sentinel) != errors.Is(tc.want, sentinel) {
 					t.Errorf("%v: is %q %t", got, sentinel, errors.Is(got, sentinel))
 				}
 			}
