@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -122,6 +123,7 @@ func (k keysReader) Capture(ctx context.Context, _ plan.Step, t plan.Target) (pl
 // to try the key with.
 func (k keysReader) Verify(ctx context.Context, in plan.Intent, r plan.Receipt) (plan.Observation, error) {
 	return k.observe(ctx, in, r, func(o *sight) error {
+		owners := map[string]bool{}
 		for _, t := range in.Targets {
 			key, err := k.readKey(ctx, t)
 			if err := o.readBack(t, err, key.Status == types.StatusTypeInactive, "is Inactive", "is "+string(key.Status)); err != nil {
@@ -132,9 +134,31 @@ func (k keysReader) Verify(ctx context.Context, in plan.Intent, r plan.Receipt) 
 			}
 			k.lastUse(ctx, o, t.Name)
 			k.auditKey(ctx, o, t.Name)
+			owners[key.User] = true
 		}
-		return nil
+		if in.Step.Closure == nil {
+			return nil
+		}
+		return k.newKeys(ctx, o, in, owners)
 	})
+}
+
+// newKeys looks for active keys of the owners that the step did not find: an attacker who holds a key makes another in
+// the seconds before authorization follows.
+func (k keysReader) newKeys(ctx context.Context, o *sight, in plan.Intent, owners map[string]bool) error {
+	for _, owner := range slices.Sorted(maps.Keys(owners)) {
+		keys, err := k.keysOf(ctx, owner)
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			known := slices.ContainsFunc(in.Targets, func(t plan.Target) bool { return t.Name == key.Key })
+			if !known && key.Status == types.StatusTypeActive {
+				o.breaks("user %s has the active access key %s, which the step did not find: it was made since", owner, key.Key)
+			}
+		}
+	}
+	return nil
 }
 
 type deactivateKeys struct{ keysReader }

@@ -141,6 +141,23 @@ func TestVerifyNamesCallsThatStillWentThrough(t *testing.T) {
 	}
 }
 
+func TestVerifyFindsTheKeyMadeInTheLag(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, aws.Leashed)
+	w := a.world(t, plan.AWSDeactivateKeys, keyTarget(a, a.user(t, "app", allowAll)))
+	in := conformance.Intend(t, w)
+	r, err := w.Action.Apply(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := a.key(t, "app")
+	a.settle(t)
+	o, err := w.Reader.Verify(t.Context(), in, r)
+	if err != nil || o.Finding != plan.NotHolding || !strings.Contains(strings.Join(o.Witnesses, "\n"), second.ID) {
+		t.Errorf("%v, finding %s, witnesses %q", err, o.Finding, o.Witnesses)
+	}
+}
+
 func TestVerifyIsNotFooledByAWeakenedPolicy(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t, aws.Leashed)
