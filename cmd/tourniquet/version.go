@@ -3,6 +3,7 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -41,11 +42,11 @@ func (a *app) versionCommand() *cobra.Command {
 		RunE: a.do(func(*cobra.Command, []string) error {
 			b := thisBuild()
 			return a.show(b, func() {
-				modified := ""
+				about := nonEmpty(short(b.Revision))
 				if b.Modified {
-					modified = ", modified"
+					about = append(about, "modified")
 				}
-				a.printf("tourniquet %s (%s%s, %s)\n", b.Version, short(b.Revision), modified, b.Go)
+				a.printf("tourniquet %s (%s)\n", b.Version, strings.Join(append(about, b.Go), ", "))
 			})
 		}),
 	}

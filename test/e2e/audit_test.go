@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
@@ -154,8 +155,11 @@ func TestI32OperatorDecidesAndAudits(t *testing.T) {
 	g.must(shared.client.GetWorkflow(g.ctx(), archived, "").Get(g.ctx(), nil))
 	o.types(3, "release", id, "--yes", "--reason", "nothing is on")
 	o.types(0, "audit", "export", id, "-o", "closed.json", "--key", "cleo.key")
+	began := time.Now()
 	out := o.types(0, "audit", "verify", "closed.json")
-	t.Log("\n" + out)
+	if info, err := os.Stat(o.path("closed.json")); err == nil {
+		t.Logf("%d bytes verified in %s\n%s", info.Size(), time.Since(began).Round(time.Millisecond), out)
+	}
 	o.sees(out, "exported by cleo", "replay      "+archived, "replay      "+g.incidentID(), "replay      containment/"+id)
 	o.forgeries()
 }
