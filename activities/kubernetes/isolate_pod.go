@@ -80,8 +80,19 @@ func inPlace(p *corev1.Pod) bool {
 	return owner != nil && owner.Kind != "ReplicaSet" && owner.Kind != "ReplicationController"
 }
 
-func (i isolateReader) read(ctx context.Context, t plan.Target) (podState, *corev1.Pod, error) {
+// look reads the pod alone. A list takes the API server up to 100 ms, for it waits for etcd's next word of progress, so
+// that no change waits for one.
+func (i isolateReader) look(ctx context.Context, t plan.Target) (podState, *corev1.Pod, error) {
 	p, err := i.pod(ctx, t)
+	if err != nil {
+		return podState{}, nil, err
+	}
+	return podState{UID: string(p.UID), InPlace: inPlace(p), Labels: orEmpty(p.Labels), Policies: map[string]string{}}, p, nil
+}
+
+// read reads the pod with our policies for it.
+func (i isolateReader) read(ctx context.Context, t plan.Target) (podState, *corev1.Pod, error) {
+	state, p, err := i.look(ctx, t)
 	if err != nil {
 		return podState{}, nil, err
 	}
@@ -89,7 +100,6 @@ func (i isolateReader) read(ctx context.Context, t plan.Target) (podState, *core
 	if err != nil {
 		return podState{}, nil, err
 	}
-	state := podState{UID: string(p.UID), InPlace: inPlace(p), Labels: orEmpty(p.Labels), Policies: map[string]string{}}
 	for _, policy := range policies {
 		if state.Policies[policy.Name], err = policyDigest(&policy); err != nil {
 			return podState{}, nil, err
@@ -214,7 +224,7 @@ func (i isolatePod) applyOne(ctx context.Context, in plan.Intent, image plan.Pre
 	}
 	incident := in.IncidentID
 	err = persist(ctx, func(ctx context.Context) error {
-		now, p, err := i.read(ctx, image.Target)
+		now, p, err := i.look(ctx, image.Target)
 		switch {
 		case err != nil:
 			return err
@@ -264,7 +274,7 @@ func (i isolatePod) undoOne(ctx context.Context, image plan.PreImage) error {
 		return err
 	}
 	err := persist(ctx, func(ctx context.Context) error {
-		now, p, err := i.read(ctx, image.Target)
+		now, p, err := i.look(ctx, image.Target)
 		switch {
 		case err != nil:
 			return err
