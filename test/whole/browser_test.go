@@ -185,15 +185,15 @@ func TestApproveInABrowser(t *testing.T) {
 	if p := b.Problems(); len(p) > 0 {
 		t.Errorf("the page has problems: %v", p)
 	}
+	webUI(ctx, t, b, must)
 }
 
-// shot keeps a picture when TOURNIQUET_SHOTS names a folder.
-func shot(ctx context.Context, t *testing.T, b *browser.Browser, name string) {
-	if dir := os.Getenv("TOURNIQUET_SHOTS"); dir != "" {
-		if err := b.Screenshot(ctx, filepath.Join(dir, name+".png")); err != nil {
-			t.Logf("screenshot: %v", err)
-		}
-	}
+// webUI looks at the list of the Temporal Web UI: it names the incident and its containments.
+func webUI(ctx context.Context, t *testing.T, b *browser.Browser, must func(string, error)) {
+	t.Helper()
+	must("open the list", b.Navigate(ctx, world.UIURL+"/namespaces/default/workflows"))
+	must("incident in the list", b.Wait(ctx, `document.body.innerText.includes("incident/")`))
+	shot(ctx, t, b, "webui-list")
 }
 
 // releaseEverything presses Release on every plan that the card says is on.
@@ -221,6 +221,15 @@ func poll(ctx context.Context, ok func() bool) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		}
+	}
+}
+
+// shot keeps a picture when TOURNIQUET_SHOTS names a folder.
+func shot(ctx context.Context, t *testing.T, b *browser.Browser, name string) {
+	if dir := os.Getenv("TOURNIQUET_SHOTS"); dir != "" {
+		if err := b.Screenshot(ctx, filepath.Join(dir, name+".png")); err != nil {
+			t.Logf("screenshot: %v", err)
 		}
 	}
 }
