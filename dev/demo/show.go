@@ -15,7 +15,7 @@ import (
 	"tourniquet.dev/tourniquet/workflows"
 )
 
-const lookEvery = 100 * time.Millisecond
+const lookEvery = 200 * time.Millisecond
 
 // show follows an incident by its Query and prints what is new.
 type show struct {

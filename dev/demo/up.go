@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"sync"
 	"time"
 
@@ -135,6 +136,11 @@ func (d *demo) strike(ctx context.Context) error {
 	return d.outside.Steal(ctx)
 }
 
+// page is the incident's page in the Web UI.
+func (d *demo) page() string {
+	return d.stack.UIURL + "/namespaces/default/workflows/" + url.PathEscape(workflows.IncidentWorkflowID(d.key()))
+}
+
 // key is the correlation key of the pod's owner.
 func (d *demo) key() string {
 	w := detection.Detection{Workload: &detection.Workload{Cluster: stack.Cluster, OwnerUID: string(d.shop.ownerUID)}}
@@ -157,7 +163,8 @@ func (d *demo) attack(ctx context.Context, before snapshot) error {
 		return err
 	}
 	d.say("the pod is stopped, for a time. Now it is yours: open %s and press Approve…, later Release…", d.stack.SlackURL)
-	d.say("the incident in Temporal: %s   (Ctrl-C ends the demo)", d.stack.UIURL)
+	d.say("the incident in Temporal: %s", d.page())
+	d.say("the command line: go run ./cmd/tourniquet --config %s incidents list   (Ctrl-C ends the demo)", d.stack.Operator("alice"))
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -29,7 +29,6 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed after err is set
 	err  error
-	peak int64 // KiB of memory at most, read just before it is stopped
 
 	stopping sync.Once
 }
@@ -136,7 +135,6 @@ func (s *Stack) environment() []string {
 // stop ends the process and waits until it is gone. It may be called again.
 func (p *process) stop() (err error) {
 	p.stopping.Do(func() {
-		p.peak = peakMemory(p.cmd.Process.Pid)
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
 		timeout := time.NewTimer(stopWithin)
 		defer timeout.Stop()
@@ -183,6 +181,26 @@ func peakMemory(pid int) int64 {
 	for line := range strings.Lines(string(status)) {
 		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
 			return kib
+		}
+	}
+	return 0
+}
+
+// child is the process id of our child with that name; 0 when there is none.
+func child(name string) int {
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0
+	}
+	for _, path := range paths {
+		var pid, parent int
+		var comm, state string
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		if n, _ := fmt.Sscanf(string(stat), "%d %s %s %d", &pid, &comm, &state, &parent); n == 4 && parent == os.Getpid() && comm == "("+name+")" {
+			return pid
 		}
 	}
 	return 0

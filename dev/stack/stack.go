@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -75,13 +76,12 @@ type Stack struct {
 	processes []*process
 	died      chan error
 	stopping  bool
-	peaks     map[string]int64
 }
 
 // Start starts all parts but the sensor, and returns when each has said that it is ready. When it fails nothing is left
 // running. Cancelling ctx later stops nothing: Stop does.
 func Start(ctx context.Context, opts Options) (*Stack, error) {
-	s := &Stack{opts: opts, clock: time.Now(), died: make(chan error, 1), peaks: map[string]int64{}}
+	s := &Stack{opts: opts, clock: time.Now(), died: make(chan error, 1)}
 	if s.opts.Log == nil {
 		s.opts.Log = io.Discard
 	}
@@ -106,6 +106,9 @@ func (s *Stack) prepare() error {
 	if s.opts.Playbooks == "" {
 		s.opts.Playbooks = filepath.Join(s.root, "deploy", "playbooks")
 	}
+	if len(s.dir) > longestDir {
+		return fmt.Errorf("state folder %s: its path is longer than %d bytes, too long for sockets in it", s.dir, longestDir)
+	}
 	if s.lock, err = take(s.dir); err != nil {
 		return err
 	}
@@ -117,7 +120,7 @@ func (s *Stack) prepare() error {
 		s.say("removed what an earlier run left: %s", strings.Join(removed, ", "))
 	}
 	if err := os.RemoveAll(s.dir); err != nil {
-		return fmt.Errorf("empty state folder: %w", err)
+		return fmt.Errorf("empty state folder: %w", asRoot(err, s.dir))
 	}
 	for _, name := range []string{"", "keys", "config", "logs", "home", "tmp", "playbooks", "store"} {
 		if err := os.MkdirAll(s.path(name), 0o700); err != nil {
@@ -131,6 +134,17 @@ func (s *Stack) prepare() error {
 		return err
 	}
 	return s.makeSecrets()
+}
+
+// longestDir leaves room for the names of sockets: the kernel takes 107 bytes.
+const longestDir = 85
+
+// asRoot says what to do about what another user left.
+func asRoot(err error, dir string) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: an earlier demo ran as root; remove it by `sudo rm -r %s`", err, dir)
+	}
+	return err
 }
 
 // Dir is the state folder that a name in Options.Dir means.
@@ -155,7 +169,7 @@ func take(dir string) (*os.File, error) {
 	}
 	f, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open lock of state folder: %w", err)
+		return nil, fmt.Errorf("open lock of state folder: %w", asRoot(err, filepath.Dir(dir)))
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		pid, _ := os.ReadFile(dir + ".lock")
@@ -268,9 +282,6 @@ func (s *Stack) Stop() error {
 	var errs []error
 	for _, p := range slices.Backward(all) {
 		errs = append(errs, p.stop())
-		s.mu.Lock()
-		s.peaks[p.name] = p.peak
-		s.mu.Unlock()
 	}
 	if s.Kubernetes != nil {
 		errs = append(errs, s.Kubernetes.Stop())
@@ -296,6 +307,11 @@ func (s *Stack) Memory() map[string]int64 {
 	out := map[string]int64{}
 	for _, p := range s.processes {
 		out[p.name] = peakMemory(p.cmd.Process.Pid)
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} { // children of ours too, but package cluster's
+		if pid := child(name); pid != 0 {
+			out[name] = peakMemory(pid)
+		}
 	}
 	return out
 }

@@ -178,7 +178,7 @@ func (w *Workload) Steal(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bring the loot: %w", err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for _, path := range []string{w.o.Credentials, w.o.Token} {
 		data, err := os.ReadFile(path) // #nosec G304 -- our own files
 		if err == nil {

@@ -86,12 +86,12 @@ func carryAll(ctx context.Context, l net.Listener, to string) {
 }
 
 func carry(ctx context.Context, in net.Conn, to string) {
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	out, err := new(net.Dialer).DialContext(ctx, "tcp", to)
 	if err != nil {
 		return
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = errors.Join(in.Close(), out.Close()) })
 	defer stop()
 	var both sync.WaitGroup

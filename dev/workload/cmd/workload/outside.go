@@ -123,7 +123,7 @@ func (w *world) listen(ctx context.Context, address string, serve func(net.Conn)
 			}
 			w.all.Go(func() {
 				defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				serve(c)
 			})
 		}

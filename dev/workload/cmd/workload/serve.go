@@ -36,13 +36,13 @@ func serve(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("open stream: %w", err)
 	}
-	defer long.Close()
+	defer func() { _ = long.Close() }()
 	retryOften(long)
 	datagrams, err := d.DialContext(ctx, "udp", beacon)
 	if err != nil {
 		return fmt.Errorf("open beacon: %w", err)
 	}
-	defer datagrams.Close()
+	defer func() { _ = datagrams.Close() }()
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
