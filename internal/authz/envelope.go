@@ -80,7 +80,7 @@ func DecodeEnvelope(data []byte) (Envelope, error) {
 
 // Raw returns the signed bytes without checking anything.
 func (e Envelope) Raw() ([]byte, error) {
-	b, err := base64.StdEncoding.DecodeString(e.Payload)
+	b, err := base64.StdEncoding.Strict().DecodeString(e.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("envelope payload: %w", err)
 	}
@@ -139,6 +139,12 @@ func Verify(e Envelope, payloadType string, keys map[string]ed25519.PublicKey) (
 	}
 	if len(e.Payload) > MaxEnvelope || len(e.Signatures) != 1 {
 		return nil, "", fmt.Errorf("%w: want one signature over at most %d bytes", ErrSignature, MaxEnvelope)
+	}
+	if sig, err := base64.StdEncoding.Strict().DecodeString(e.Signatures[0].Sig); err != nil || base64.StdEncoding.EncodeToString(sig) != e.Signatures[0].Sig {
+		return nil, "", fmt.Errorf("%w: the signature is not spelled in strict base64", ErrSignature)
+	}
+	if raw, err := e.Raw(); err != nil || base64.StdEncoding.EncodeToString(raw) != e.Payload {
+		return nil, "", fmt.Errorf("%w: the payload is not spelled in strict base64", ErrSignature)
 	}
 	pub, ok := keys[e.Signatures[0].KeyID]
 	if !ok {

@@ -60,6 +60,12 @@ func TestRedactTakesSecretsAndKeepsWords(t *testing.T) {
 		"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2ln":              "eyJzdWIi",
 		"-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----":  "MIIE",
 	}
+	if path := "/tmp/TestKernelToSpool123/003/home/cart/aws/credentials"; detection.Clean(path, 200) != path {
+		t.Errorf("a path became %q", detection.Clean(path, 200))
+	}
+	if got := detection.Clean("found wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXAMPLEKEY here", 200); got != "found <redacted> here" {
+		t.Errorf("a bare secret key became %q", got)
+	}
 	d := valid()
 	d.Title = "Shell read the projected token <!channel>\x1b[2J\u202e"
 	d.Evidence = map[string]string{}

@@ -15,7 +15,6 @@ var secretForms = []*regexp.Regexp{
 	regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)`),
 	regexp.MustCompile(`gh[pousr]_[A-Za-z0-9]{20,}`),
 	regexp.MustCompile(`xox[abprs]-[A-Za-z0-9-]{10,}`),
-	regexp.MustCompile(`\b[A-Za-z0-9/+]{40}\b`),
 }
 
 // secretFlag is an argument whose value follows as the next one.
@@ -41,6 +40,31 @@ func (d *Detection) Redact() {
 	d.Evidence, d.Unmapped = cleanMap(d.Evidence), cleanMap(d.Unmapped)
 }
 
+// fortyLong has the length and letters of an AWS secret key; a path may have them too.
+var fortyLong = regexp.MustCompile(`[A-Za-z0-9/+]{40,}`)
+
+// looksRandom tells a secret from a path or a name: it mixes capitals, small letters and digits throughout.
+func looksRandom(word string) bool {
+	var upper, lower, digit, changes int
+	last := 0
+	for _, r := range word {
+		kind := 4
+		switch {
+		case r >= 'A' && r <= 'Z':
+			upper, kind = upper+1, 1
+		case r >= 'a' && r <= 'z':
+			lower, kind = lower+1, 2
+		case r >= '0' && r <= '9':
+			digit, kind = digit+1, 3
+		}
+		if kind != last {
+			changes++
+		}
+		last = kind
+	}
+	return upper >= 5 && lower >= 5 && digit >= 1 && changes >= len(word)/3
+}
+
 func cleanMap(m map[string]string) map[string]string {
 	if m == nil {
 		return nil
@@ -57,6 +81,12 @@ func Clean(s string, limit int) string {
 	for _, re := range secretForms {
 		s = re.ReplaceAllString(s, "<redacted>")
 	}
+	s = fortyLong.ReplaceAllStringFunc(s, func(word string) string {
+		if looksRandom(word) {
+			return "<redacted>"
+		}
+		return word
+	})
 	s = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
 			return '\uFFFD'
