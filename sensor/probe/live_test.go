@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -137,7 +136,6 @@ type watch struct {
 	cgroup *os.File
 	id     uint64
 	events chan probe.Event
-	mu     sync.Mutex
 	seen   []probe.Event
 }
 

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -46,7 +47,7 @@ func actForHooks() error {
 	if err := file.Close(); err != nil {
 		return err
 	}
-	conn, err := net.Dial("udp", "127.0.0.1:9")
+	conn, err := (&net.Dialer{}).DialContext(context.Background(), "udp", "127.0.0.1:9")
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 	registry.MustRegister(outcomes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tourniquet_decide_waiting",
 		Help: "Recorded decisions that Temporal has not taken yet."}, func() float64 { return float64(door.Waiting()) }))
 
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -59,7 +59,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 		}}
 	ready := map[string]any{"ready": true, "process": "decide", "listen": listener.Addr().String()}
 	if c.Metrics != "" {
-		observed, err := net.Listen("tcp", c.Metrics)
+		observed, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Metrics)
 		if err != nil {
 			return errors.Join(fmt.Errorf("listen: %w", err), listener.Close())
 		}

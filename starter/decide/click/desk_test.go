@@ -339,13 +339,9 @@ type request struct {
 
 func (d *desk) sign(payload object) *request {
 	d.t.Helper()
-	raw, err := json.Marshal(payload)
-	if err != nil {
-		d.t.Fatal(err)
-	}
 	d.signatureSalt++ // Slack never sends two equal bodies: trigger ids differ
 	payload["trigger_id"] = fmt.Sprintf("1.2.%d", d.signatureSalt)
-	raw, err = json.Marshal(payload)
+	raw, err := json.Marshal(payload)
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func TestOnlyMembersInGoodStandingDecide(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(t)
-			view := object{}
+			var view object
 			if tc.user != "U0STRANGER" {
 				view = d.press(tc.user, card.ActionApprove, d.token(card.OnOffer))
 			} else {
