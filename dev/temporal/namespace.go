@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -23,7 +22,7 @@ import (
 func prepareNamespace(ctx context.Context, frontend string, opts Options) error {
 	c, err := client.NewLazyClient(client.Options{
 		HostPort: frontend, Namespace: opts.Namespace,
-		Logger: sdklog.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
+		Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)),
 	})
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)
