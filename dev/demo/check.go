@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tourniquet.dev/tourniquet/deploy/kubernetes"
+	"tourniquet.dev/tourniquet/dev/aws"
 	"tourniquet.dev/tourniquet/dev/stack"
 	"tourniquet.dev/tourniquet/dev/workload"
 )
@@ -105,6 +106,30 @@ func (d *demo) checkHeld(ctx context.Context) {
 		d.checkWireCut(ctx)
 	}
 	d.checkAttacker(ctx)
+	d.checkRecords(ctx)
+}
+
+// checkRecords reads the AWS stand-in's own record of calls: the last ones with the stolen key, and with the session that
+// was minted with it, are refused.
+func (d *demo) checkRecords(ctx context.Context) {
+	records, err := d.stack.AWSRecords(ctx)
+	if err != nil {
+		d.fail("ask the AWS stand-in: %v", err)
+		return
+	}
+	names, last := map[string]string{d.shop.keyID: "the stolen key"}, map[string]aws.Record{}
+	for _, r := range records {
+		if r.AccessKeyID == d.shop.keyID && r.Minted != "" {
+			names[r.Minted] = "the session minted with it"
+		}
+		if names[r.AccessKeyID] != "" && r.Action != "GetCallerIdentity" {
+			last[r.AccessKeyID] = r
+		}
+	}
+	d.expect(len(names) == 2, "AWS stand-in: its records name %d of the attacker's credentials", len(names))
+	for _, id := range slices.Sorted(maps.Keys(last)) {
+		d.expect(last[id].Code != "", "AWS stand-in: its last record of %s (%s): %s %d %s", names[id], id, last[id].Action, last[id].Status, last[id].Code)
+	}
 }
 
 func (d *demo) checkCluster(ctx context.Context) {
