@@ -140,7 +140,7 @@ func (r *incidentRun) judge(ctx workflow.Context, plans []string, e authz.Envelo
 	for _, p := range plans {
 		earlier = append(earlier, made[p]...)
 	}
-	if slices.ContainsFunc(earlier, func(o authz.Envelope) bool { return o.Payload == e.Payload }) {
+	if r.counted[e.Payload] || slices.ContainsFunc(earlier, func(o authz.Envelope) bool { return o.Payload == e.Payload }) {
 		return activities.JudgeOutput{}, false
 	}
 	var v activities.JudgeOutput
@@ -152,6 +152,9 @@ func (r *incidentRun) judge(ctx workflow.Context, plans []string, e authz.Envelo
 	if !v.Valid {
 		r.refuse(ctx, v)
 		return v, false
+	}
+	if v.Allowed {
+		r.counted[e.Payload] = true
 	}
 	return v, true
 }

@@ -54,6 +54,8 @@ type incidentRun struct {
 	card    cardState
 	started int // containments
 	dirty   bool
+	// counted are the payloads of decisions that counted: decide may signal one twice.
+	counted map[string]bool
 	// fresh counts detections, so that waits can see new ones.
 	fresh int
 
@@ -64,7 +66,7 @@ type incidentRun struct {
 // by child workflows that outlive it, and accounts. It goes on when it is cancelled; nothing it does is authority.
 func Incident(ctx workflow.Context, in IncidentInput) (IncidentResult, error) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
-	r := &incidentRun{in: in, seen: map[string]bool{},
+	r := &incidentRun{in: in, seen: map[string]bool{}, counted: map[string]bool{},
 		detections: workflow.GetSignalChannel(ctx, SignalDetectionObserved),
 		decisions:  workflow.GetSignalChannel(ctx, SignalDecisionMade),
 		changes:    workflow.GetSignalChannel(ctx, SignalContainmentChanged)}
