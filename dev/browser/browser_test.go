@@ -23,7 +23,7 @@ const pageHTML = `<!doctype html><title>t</title>
 
 func TestBrowserClicksTypesAndLeavesNoProcess(t *testing.T) {
 	if _, err := browser.Find(); errors.Is(err, browser.ErrMissing) {
-		t.Skip(err)
+		t.Skipf("SKIP-REASON: %v", err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/" {

@@ -32,7 +32,7 @@ type tab struct {
 func openTab(t *testing.T) tab {
 	t.Helper()
 	if _, err := browser.Find(); errors.Is(err, browser.ErrMissing) {
-		t.Skip(err)
+		t.Skipf("SKIP-REASON: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)

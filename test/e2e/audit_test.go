@@ -112,7 +112,7 @@ func (o *operator) sees(text string, want ...string) {
 // a person approves, extends and releases with their own key, and a third party verifies the record offline.
 func TestI32OperatorDecidesAndAudits(t *testing.T) {
 	if *record {
-		t.Skip("the recordings are in the clear, which the command line refuses")
+		t.Skip("SKIP-REASON: the recordings are in the clear, which the command line refuses")
 	}
 	g := prepare(t)
 	o := newOperator(g)
