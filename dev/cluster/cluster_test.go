@@ -286,24 +286,31 @@ func TestStateOutlivesARestart(t *testing.T) {
 }
 
 func TestFailedStartSaysWhyAndLeavesNothing(t *testing.T) {
-	bin := t.TempDir()
-	for _, name := range []string{"etcd", "kube-apiserver"} {
-		script := "#!/bin/sh\necho " + name + " cannot go on\nexit 3\n"
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c, err := cluster.Start(t.Context(), cluster.Options{StateDir: t.TempDir(), BinDir: bin})
-	if err == nil {
-		t.Fatal("started without servers", c.Stop())
-	}
-	for _, want := range []string{"exit status 3", "etcd cannot go on", "kube-apiserver cannot go on"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error %q does not say %q", err, want)
-		}
-	}
-	if pids := children(t, os.Getpid()); len(pids) != 0 {
-		t.Errorf("processes left: %v", pids)
+	for _, ends := range []string{"etcd", "kube-apiserver"} {
+		t.Run(ends+" ends", func(t *testing.T) {
+			bin := t.TempDir()
+			for _, name := range []string{"etcd", "kube-apiserver"} {
+				script := "#!/bin/sh\nexec sleep 600\n"
+				if name == ends {
+					script = "#!/bin/sh\necho " + name + " cannot go on\nexit 3\n"
+				}
+				if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c, err := cluster.Start(t.Context(), cluster.Options{StateDir: t.TempDir(), BinDir: bin})
+			if err == nil {
+				t.Fatal("started without servers", c.Stop())
+			}
+			for _, want := range []string{ends + " ended: exit status 3", ends + " cannot go on"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+			if pids := children(t, os.Getpid()); len(pids) != 0 {
+				t.Errorf("processes left: %v", pids)
+			}
+		})
 	}
 }
 
