@@ -28,7 +28,7 @@ func (g *Gate) end(ctx context.Context, in StepInput, verb authz.Verb) (StepOutp
 	rec := g.mem.steps[plan.Key(in.IncidentID, in.Plan, in.Step, 0)]
 	switch {
 	case rec == nil:
-		return StepOutput{}, asTemporal(g.refused(in, verb, &authz.Refusal{Code: authz.CodeNoUndoReason, Why: "this step was never begun"}))
+		return StepOutput{}, asTemporal(g.refused(in, verb, &authz.Refusal{Code: authz.CodeNeverBegun, Why: "this step was never begun"}))
 	case rec.final != nil:
 		return rec.output("was ended before"), nil
 	}
@@ -173,58 +173,68 @@ func (g *Gate) again(ctx context.Context, rec *record, summary string) (StepOutp
 }
 
 // Resume goes on with everything that the journal shows begun and not concluded: after a crash it is called before
-// the first activity.
+// the first activity. What fails now is tried again by Tend.
 func (g *Gate) Resume(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var errs []error
 	for _, key := range g.mem.order {
-		rec := g.mem.steps[key]
-		switch {
-		case rec.final != nil:
-		case rec.ending != nil:
-			_, err := g.finishEnd(ctx, rec)
-			errs = append(errs, err)
-		case rec.receipt == nil:
-			_, err := g.carryOut(ctx, rec)
-			errs = append(errs, err)
+		if rec := g.mem.steps[key]; rec.on() && (rec.ending != nil || rec.receipt == nil) {
+			errs = append(errs, g.tend(ctx, rec))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Tend looks once after every open hold: it takes off what the clock has ended, and puts back what was undone by
-// someone else, within the playbook's rule. Call it at intervals; it is the enforcer's own clock, not a workflow's.
+// Tend looks once after everything that is or may be on: it goes on with what was begun, takes off what the clock has
+// ended, and puts back what was undone by someone else, within the playbook's rule. Call it at intervals; it is the
+// enforcer's own clock, not a workflow's.
 func (g *Gate) Tend(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var errs []error
 	for _, key := range slices.Backward(g.mem.order) { // youngest first: a failed group comes off in reverse
-		rec := g.mem.steps[key]
-		if rec.final != nil || rec.receipt == nil || (rec.failed() && !rec.groupDown) {
-			continue
+		if rec := g.mem.steps[key]; rec.on() {
+			errs = append(errs, g.tend(ctx, rec))
 		}
-		errs = append(errs, g.tend(ctx, rec))
 	}
 	return errors.Join(errs...)
 }
 
 func (g *Gate) tend(ctx context.Context, rec *record) error {
-	in := StepInput{IncidentID: rec.intent.IncidentID, Plan: rec.intent.PlanDigest, Step: rec.intent.Step.Index}
-	due := rec.intent.Step.Expiry == plan.Release && !g.now().Before(rec.ends())
-	if rec.ending == nil && (due || rec.groupDown) {
-		if err := g.record(entryEnding, ending{Key: rec.intent.Key, Verb: authz.VerbUndo, Authority: g.ownReason(rec)}); err != nil {
-			return err
-		}
-	}
-	if rec.ending != nil {
-		out, err := g.finishEnd(ctx, rec)
-		if err == nil && g.o.Ended != nil {
-			g.o.Ended(ctx, rec.intent, out.Receipt)
-		}
+	switch {
+	case rec.ending != nil || rec.groupDown || g.due(rec):
+		_, err := g.endUnattended(ctx, rec)
 		return err
+	case rec.receipt == nil:
+		if g.now().Sub(rec.tried) < openAgain {
+			return nil
+		}
+		_, err := g.carryOut(ctx, rec)
+		return err
+	case rec.failed():
+		return nil // held as it is: half a cut is neither completed nor put back without a person
 	}
-	return g.watch(ctx, rec, in)
+	return g.watch(ctx, rec, StepInput{IncidentID: rec.intent.IncidentID, Plan: rec.intent.PlanDigest, Step: rec.intent.Step.Index})
+}
+
+// due reports whether the step comes off by itself and its time is over.
+func (g *Gate) due(rec *record) bool {
+	return rec.intent.Step.Expiry == plan.Release && !g.now().Before(rec.ends())
+}
+
+// endUnattended takes a step off for a reason of the gate's own, or goes on with an ending that was begun.
+func (g *Gate) endUnattended(ctx context.Context, rec *record) (StepOutput, error) {
+	if rec.ending == nil {
+		if err := g.record(entryEnding, ending{Key: rec.intent.Key, Verb: authz.VerbUndo, Authority: g.ownReason(rec)}); err != nil {
+			return StepOutput{}, err
+		}
+	}
+	out, err := g.finishEnd(ctx, rec)
+	if err == nil && g.o.Ended != nil {
+		g.o.Ended(ctx, rec.intent, out.Receipt)
+	}
+	return out, err
 }
 
 func (g *Gate) ownReason(rec *record) string {

@@ -16,6 +16,8 @@ var (
 	ErrConflict = errors.New("conflict")
 	// ErrUnknown: sent, and no answer came; read the state back, never repeat blindly.
 	ErrUnknown = errors.New("outcome unknown")
+	// ErrStanding: the step failed, and something of it may stand; it is held until its end, like a step that went well.
+	ErrStanding = errors.New("failed, and something of it may stand")
 )
 
 // The types of application errors, as workflows see them.
@@ -23,6 +25,7 @@ const (
 	TypeRefused  = "refused"
 	TypeConflict = "conflict"
 	TypeUnknown  = "unknown"
+	TypeStanding = "standing"
 	TypeInput    = "bad-input"
 )
 
@@ -33,6 +36,8 @@ func asTemporal(err error) error {
 	}
 	var refusal *authz.Refusal
 	switch {
+	case errors.Is(err, ErrStanding): // before its cause, which says less
+		return temporal.NewNonRetryableApplicationError(err.Error(), TypeStanding, nil)
 	case errors.As(err, &refusal):
 		return temporal.NewApplicationErrorWithOptions(err.Error(), TypeRefused, temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{string(refusal.Code)}})
 	case errors.Is(err, ErrRefused):

@@ -16,8 +16,15 @@ import (
 	"tourniquet.dev/tourniquet/internal/trust"
 )
 
-// GroupPatience is how long an open intent may fail with retryable errors before the gate itself records the failure.
-const GroupPatience = 5 * time.Minute
+// How long an open intent may fail with retryable errors before the gate gives it up: a group soon, since its other steps
+// stand half done; a single step as long as its workflow waits for it.
+const (
+	GroupPatience = 5 * time.Minute
+	StepPatience  = 15 * time.Minute
+)
+
+// openAgain is how often Tend goes on with an open intent: whoever throttles us is not asked each second.
+const openAgain = 15 * time.Second
 
 // Policy is what a gate judges by. It is read anew for every judgement, so that a reload takes effect at once.
 type Policy struct {
@@ -172,13 +179,23 @@ func ImagesDigest(images []plan.PreImage) string {
 	return plan.DigestOf([]byte(b.String()))
 }
 
-// carryOut calls the action for an intent that is on record and writes what became of it.
+// carryOut calls the action for an intent that is on record and writes what became of it. After the step's end nothing is
+// begun, and what may have been begun comes off; long after the intent only what is half done is finished.
 func (g *Gate) carryOut(ctx context.Context, rec *record) (StepOutput, error) {
 	in := rec.intent
 	action, ok := g.o.Actions[in.Step.Action]
 	if !ok {
 		return StepOutput{}, fmt.Errorf("%s is not an action of %s: %w", in.Step.Action, g.o.By, ErrRefused)
 	}
+	if g.due(rec) {
+		_, err := g.endUnattended(ctx, rec)
+		return StepOutput{}, errors.Join(fmt.Errorf("its time was over before it was applied: %w", ErrRefused), err)
+	}
+	late := g.now().Sub(in.At) > patience(in)
+	if late && len(g.standing(ctx, action, rec)) == 0 {
+		return StepOutput{}, g.giveUp(ctx, action, rec, fmt.Errorf("not begun within %s: %w", patience(in), ErrRefused))
+	}
+	rec.tried = g.now()
 	receipt, err := action.Apply(ctx, in)
 	switch {
 	case err == nil:
@@ -187,11 +204,47 @@ func (g *Gate) carryOut(ctx context.Context, rec *record) (StepOutput, error) {
 			return StepOutput{}, err
 		}
 		return rec.output("applied, " + in.Authority), nil
-	case errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) || g.now().Sub(in.At) > GroupPatience:
-		failed := plan.Receipt{Phase: plan.Failed, Detail: map[string]string{"error": clip(err.Error())}}
-		return StepOutput{}, errors.Join(err, g.conclude(rec, failed), g.failGroup(in.IncidentID, in.PlanDigest, in.Step.Group))
+	case errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) || late:
+		return StepOutput{}, g.giveUp(ctx, action, rec, err)
 	}
 	return StepOutput{}, fmt.Errorf("%s: %w", in.Step.Action, err) // the intent stays open: tried again, or resumed
+}
+
+func patience(in plan.Intent) time.Duration {
+	if in.Step.Group != 0 {
+		return GroupPatience
+	}
+	return StepPatience
+}
+
+// giveUp puts a failed step on record, with what of it may stand: that is held like any other cut until its end.
+func (g *Gate) giveUp(ctx context.Context, action Action, rec *record, cause error) error {
+	in := rec.intent
+	failed := plan.Receipt{Phase: plan.Failed, Effects: g.standing(ctx, action, rec), Detail: map[string]string{"error": clip(cause.Error())}}
+	if len(failed.Effects) > 0 {
+		cause = fmt.Errorf("%w: %w", ErrStanding, cause)
+	}
+	return errors.Join(cause, g.conclude(rec, failed), g.failGroup(in.IncidentID, in.PlanDigest, in.Step.Group))
+}
+
+// standing reads back which targets are not as they were before the step. What cannot be read may stand; what is gone,
+// or is another hold's, does not.
+func (g *Gate) standing(ctx context.Context, action Action, rec *record) []plan.Effect {
+	var out []plan.Effect
+	for i, t := range rec.intent.Targets {
+		if g.mem.heldElsewhere(rec, t) {
+			continue
+		}
+		now, err := action.Capture(ctx, rec.intent.Step, t)
+		switch {
+		case errors.Is(err, ErrConflict):
+		case err != nil:
+			out = append(out, plan.Effect{Target: t, Did: "may stand: it could not be read back"})
+		case now.Digest != rec.intent.PreImages[i].Digest:
+			out = append(out, plan.Effect{Target: t, Did: "may stand: it is not as it was before"})
+		}
+	}
+	return out
 }
 
 // conclude signs a receipt and writes it into the journal.

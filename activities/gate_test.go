@@ -31,6 +31,8 @@ var start = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
 type system struct {
 	dir  string
 	fail map[string]error // by "apply <action>" or "undo <action>"
+	// outcome, when set, is how every Apply ends.
+	outcome *outcome
 	// die, when set, kills the process at a named moment.
 	die string
 }
@@ -101,6 +103,9 @@ func (l lock) Apply(_ context.Context, in plan.Intent) (plan.Receipt, error) {
 	if err := l.fail["apply "+string(l.name)]; err != nil {
 		return plan.Receipt{}, err
 	}
+	if o := l.outcome; o != nil && !o.applied {
+		return plan.Receipt{}, o.err
+	}
 	var r plan.Receipt
 	for i, t := range in.Targets {
 		if l.read(t.UID) != "locked" {
@@ -113,6 +118,9 @@ func (l lock) Apply(_ context.Context, in plan.Intent) (plan.Receipt, error) {
 		r.Effects = append(r.Effects, plan.Effect{Target: t, Did: "locked", Post: plan.DigestOf(post)})
 	}
 	l.moment("after apply")
+	if l.outcome != nil {
+		return r, l.outcome.err
+	}
 	return r, nil
 }
 

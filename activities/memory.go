@@ -94,14 +94,18 @@ type record struct {
 	extensions []string
 	reasserted int
 	groupDown  bool
-	told       bool // a person was told that the hold stays broken
+	told       bool      // a person was told that the hold stays broken
+	tried      time.Time // when an open intent was last carried out by this process
 }
 
 func (r *record) ended() bool  { return r.ending != nil || r.final != nil || r.failed() }
 func (r *record) failed() bool { return r.receipt != nil && r.receipt.Phase == plan.Failed }
 
+// nothing reports whether the step failed and left nothing behind.
+func (r *record) nothing() bool { return r.failed() && len(r.receipt.Effects) == 0 && !r.groupDown }
+
 // on reports whether the step's effect stands or may stand.
-func (r *record) on() bool { return r.final == nil && !(r.failed() && !r.groupDown) }
+func (r *record) on() bool { return r.final == nil && !r.nothing() }
 
 func (r *record) ends() time.Time {
 	if !r.extended.IsZero() {
@@ -230,11 +234,11 @@ func (m *memory) spent(r *record) authz.Spent {
 	return s
 }
 
-// firstImage returns the pre-image of the first open hold of this action on this target.
+// firstImage returns the pre-image of the first hold of this action on this target that is or may be on.
 func (m *memory) firstImage(a plan.Action, t plan.Target) (plan.PreImage, bool) {
 	for _, key := range m.order {
 		r := m.steps[key]
-		if !r.on() || r.receipt == nil || r.intent.Step.Action != a {
+		if !r.on() || r.intent.Step.Action != a {
 			continue
 		}
 		for _, img := range r.intent.PreImages {

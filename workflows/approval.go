@@ -58,10 +58,10 @@ type approvalRun struct {
 	over    bool
 }
 
-// ask waits for decisions until the timeout. Half-way it reminds.
+// ask waits for decisions until the timeout. Half-way it reminds the tier that is asked.
 func (a *approvalRun) ask(ctx workflow.Context, timeout time.Duration) bool {
 	start := workflow.Now(ctx)
-	reminded := timeout < 2*time.Minute
+	reminded := timeout < 2*time.Minute || a.r.view.Tier == ""
 	for !a.over {
 		left := timeout - workflow.Now(ctx).Sub(start)
 		if left <= 0 {
@@ -177,7 +177,10 @@ func (r *incidentRun) recordDecision(ctx workflow.Context, e authz.Envelope) {
 	v, ok := r.judge(ctx, plans, e, nil)
 	switch {
 	case !ok:
-	case v.Allowed && v.Kind != authz.Approve && v.Kind != authz.Deny:
+	case v.Allowed && v.Kind == authz.Deny:
+		r.decided(ctx, v, fmt.Sprintf("%s denied plan %s after it was approved: what was not applied yet stays off, what is on needs a release: %s", v.Person, short(v.Plan), v.Reason))
+		r.updateCard(ctx)
+	case v.Allowed && v.Kind != authz.Approve:
 		r.decided(ctx, v, fmt.Sprintf("%s of plan %s by %s: %s", v.Kind, short(v.Plan), v.Person, v.Reason))
 		r.updateCard(ctx)
 	default:

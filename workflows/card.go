@@ -1,9 +1,7 @@
 package workflows
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -56,6 +54,11 @@ func (r *incidentRun) cardInput() activities.CardInput {
 	}
 	if v.Tier != "" {
 		in.Tier = &activities.CardTier{Ask: v.Tier, Deadline: r.card.Deadline}
+		for _, t := range r.triage.Tiers {
+			if t.Ask == v.Tier {
+				in.Tier.Quorum = t.Quorum
+			}
+		}
 	}
 	if r.card.open {
 		for _, p := range r.plans {
@@ -74,21 +77,6 @@ func (r *incidentRun) cardInput() activities.CardInput {
 		}
 	}
 	return in
-}
-
-// page calls people in the incident's thread, where the workflow knows one. The same words are posted once.
-func page(ctx workflow.Context, in activities.PageInput) {
-	in.Once = strings.ToLower(fmt.Sprintf("%s:%.60s:%d", in.Reason, in.Text, in.Deadline.Unix()))
-	actx := workflow.WithActivityOptions(ctx, notifyOptions("page: "+string(in.Reason)))
-	if err := workflow.ExecuteActivity(actx, notification.Page, in).Get(ctx, nil); err != nil {
-		workflow.GetLogger(ctx).Error("nobody could be paged", "incident_id", in.IncidentID, "err", err)
-	}
-}
-
-// page asks for a person, in the incident's thread. Notifying may fail open; the story keeps the words.
-func (r *incidentRun) page(ctx workflow.Context, why activities.PageReason, text string) {
-	r.say(ctx, "paged: "+text)
-	page(ctx, activities.PageInput{IncidentID: r.triage.IncidentID, Channel: r.card.channel, TS: r.card.ts, Reason: why, Ask: r.view.Tier, Text: text, Deadline: r.card.Deadline})
 }
 
 // decided notes a decision on the card. Deciding on a plan closes the offer.

@@ -25,6 +25,8 @@ const (
 	StepFailed   = "failed"
 	StepRefused  = "refused"
 	StepBroken   = "broken"
+	// StepUnknown is a step whose enforcer has not answered: it may be on.
+	StepUnknown = "unknown"
 )
 
 // ContainmentInput starts the containment of one stored plan. It names the plan; enforcers load it by its digest.
@@ -55,6 +57,8 @@ type containment struct {
 	steps []*stepState
 	nodes []authz.Envelope // receipts of nodes
 	news  int              // counts node receipts, to wake verifications
+	early []authz.Envelope // decisions that came while steps were being applied
+	pages pages
 	note  string
 	ended bool
 }
@@ -115,9 +119,10 @@ func (c *containment) listen(ctx workflow.Context) {
 }
 
 func effectOptions(queue, summary string) workflow.ActivityOptions {
-	return workflow.ActivityOptions{TaskQueue: queue, Summary: summary, StartToCloseTimeout: 30 * time.Second, ScheduleToCloseTimeout: 15 * time.Minute,
+	// Longer than the gate's own patience: it says itself what became of a step.
+	return workflow.ActivityOptions{TaskQueue: queue, Summary: summary, StartToCloseTimeout: 30 * time.Second, ScheduleToCloseTimeout: activities.StepPatience + 5*time.Minute,
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 15 * time.Second,
-			NonRetryableErrorTypes: []string{activities.TypeRefused, activities.TypeConflict, activities.TypeInput}}}
+			NonRetryableErrorTypes: []string{activities.TypeRefused, activities.TypeConflict, activities.TypeStanding, activities.TypeInput}}}
 }
 
 func (c *containment) input(s *stepState, decisions []authz.Envelope) activities.StepInput {
@@ -129,11 +134,8 @@ func (c *containment) apply(ctx workflow.Context, group []*stepState) error {
 	for _, s := range group {
 		actx := workflow.WithActivityOptions(ctx, effectOptions(s.ref.Queue, s.ref.Action+" on "+s.ref.Target))
 		var out activities.StepOutput
-		if err := workflow.ExecuteActivity(actx, gate.ApplyStep, c.input(s, c.in.Decisions)).Get(ctx, &out); err != nil {
-			s.view.State, s.view.Note = StepFailed, reason(err)
-			if isType(err, activities.TypeRefused) {
-				s.view.State = StepRefused
-			}
+		if err := workflow.ExecuteActivity(actx, gate.ApplyStep, c.input(s, c.decisions(ctx))).Get(ctx, &out); err != nil {
+			c.failed(ctx, s, err)
 			return err
 		}
 		s.on, s.intent, s.receipt, s.ends = true, out.Intent, out.Receipt, out.Intent.Ends
@@ -142,6 +144,32 @@ func (c *containment) apply(ctx workflow.Context, group []*stepState) error {
 		workflow.Go(ctx, func(ctx workflow.Context) { c.verify(ctx, s) })
 	}
 	return nil
+}
+
+// decisions are what the plan was approved by and what came since: a deny that comes before the effect still wins.
+func (c *containment) decisions(ctx workflow.Context) []authz.Envelope {
+	ch := workflow.GetSignalChannel(ctx, SignalDecisionMade)
+	for d := (DecisionMade{}); len(c.early) < 16 && ch.ReceiveAsync(&d); d = (DecisionMade{}) {
+		c.early = append(c.early, d.Decision)
+	}
+	return slices.Concat(c.in.Decisions, c.early)
+}
+
+// failed notes a step that was not applied. Unless its enforcer says that nothing of it stands, it counts as on: it is
+// ended, released and shown like one that was.
+func (c *containment) failed(ctx workflow.Context, s *stepState, err error) {
+	s.view.State, s.view.Note = StepFailed, reason(err)
+	switch {
+	case isType(err, activities.TypeRefused):
+		s.view.State = StepRefused
+		return
+	case isType(err, activities.TypeConflict), isType(err, activities.TypeInput):
+		return
+	case !isType(err, activities.TypeStanding):
+		s.view.State = StepUnknown
+	}
+	s.on, s.ends = true, workflow.Now(ctx).Add(time.Duration(s.ref.DurationSeconds)*time.Second)
+	s.view.Ends = s.ends
 }
 
 // fail leaves a single step's neighbours alone; an atomic group comes off in reverse. Either way somebody is paged.
@@ -156,7 +184,7 @@ func (c *containment) fail(ctx workflow.Context, group []*stepState, cause error
 	c.tell(ctx)
 	failed := group[0]
 	for _, s := range group {
-		if s.view.State == StepFailed || s.view.State == StepRefused {
+		if s.view.State == StepFailed || s.view.State == StepRefused || s.view.State == StepUnknown {
 			failed = s
 		}
 	}
@@ -168,6 +196,10 @@ func (c *containment) undo(ctx workflow.Context, s *stepState, activity any, sta
 	actx := workflow.WithActivityOptions(ctx, effectOptions(s.ref.Queue, "end "+s.ref.Action+" on "+s.ref.Target))
 	var out activities.StepOutput
 	if err := workflow.ExecuteActivity(actx, activity, c.input(s, decisions)).Get(ctx, &out); err != nil {
+		if isCode(err, authz.CodeNeverBegun) {
+			s.on, s.view.State, s.view.Note = false, StepFailed, reason(err)
+			return nil
+		}
 		s.view.Note = "still on: " + reason(err)
 		return err
 	}
@@ -227,9 +259,14 @@ func (c *containment) hold(ctx workflow.Context) {
 	decisions := workflow.GetSignalChannel(ctx, SignalDecisionMade)
 	broken := workflow.GetSignalChannel(ctx, SignalHoldBroken)
 	var made []authz.Envelope
+	for _, e := range c.early {
+		made = c.decision(ctx, made, e)
+	}
 	for c.anyOn() {
+		c.pages.again(ctx)
 		tctx, cancel := workflow.WithCancel(ctx)
 		due, next := c.next()
+		next = c.pages.before(next)
 		timer := workflow.NewTimerWithOptions(tctx, max(next.Sub(workflow.Now(ctx)), time.Second), workflow.TimerOptions{Summary: due.view.Expiry + " of " + due.ref.Action})
 		workflow.NewSelector(ctx).
 			AddReceive(decisions, func(ch workflow.ReceiveChannel, _ bool) {
@@ -248,6 +285,9 @@ func (c *containment) hold(ctx workflow.Context) {
 	}
 	c.ended = true
 	c.tell(ctx)
+	for c.pages.sleep(ctx) {
+		c.pages.again(ctx)
+	}
 }
 
 func (c *containment) anyOn() bool {
@@ -366,10 +406,12 @@ func (c *containment) tell(ctx workflow.Context) {
 	_ = workflow.SignalExternalWorkflow(ctx, IncidentWorkflowID(c.in.Key), "", SignalContainmentChanged, c.changed()).Get(ctx, nil)
 }
 
-// page asks for a person. Notifying may fail open; the page stands in the incident's state as well.
+// page asks for a person, until one was reached.
 func (c *containment) page(ctx workflow.Context, why activities.PageReason, text string) {
 	c.note = text
-	page(ctx, activities.PageInput{IncidentID: c.in.IncidentID, Reason: why, Text: text})
+	if err := c.pages.send(ctx, activities.PageInput{IncidentID: c.in.IncidentID, Reason: why, Text: text}); err != nil {
+		c.note += " (nobody was reached yet: " + reason(err) + ")"
+	}
 	c.tell(ctx)
 }
 
@@ -380,6 +422,12 @@ func reason(err error) string {
 		return app.Message()
 	}
 	return err.Error()
+}
+
+func isCode(err error, code authz.Code) bool {
+	var app *temporal.ApplicationError
+	var found string
+	return errors.As(err, &app) && app.HasDetails() && app.Details(&found) == nil && found == string(code)
 }
 
 func isType(err error, name string) bool {

@@ -45,13 +45,13 @@ type incidentRun struct {
 	view    StateView
 	triage  activities.TriageOutput
 	seen    map[string]bool
-	dropped int
 	covered []string // stop steps that stand in a stop plan
 	keys    []string // access keys that were investigated
 	facts   []string
 	plans   []activities.PlanRef
 	assess  activities.AssessOutput
 	card    cardState
+	pages   pages
 	started int // containments
 	dirty   bool
 	// counted are the payloads of decisions that counted: decide may signal one twice.
@@ -84,6 +84,9 @@ func Incident(ctx workflow.Context, in IncidentInput) (IncidentResult, error) {
 	}
 	outcome := r.approval(ctx)
 	r.follow(ctx)
+	for r.pages.sleep(ctx) {
+		r.pageAgain(ctx)
+	}
 	return r.close(ctx, outcome), nil
 }
 
@@ -267,7 +270,7 @@ func (r *incidentRun) add(d DetectionObserved) {
 			continue
 		}
 		if len(r.view.Detections) >= mostDetections {
-			r.dropped++
+			r.view.Dropped++
 			continue
 		}
 		r.seen[o.Digest] = true
@@ -313,9 +316,10 @@ func (r *incidentRun) holding() bool {
 }
 
 // turn waits for the next thing to happen, at most for d, takes it in, and brings the card up to date.
-func (r *incidentRun) turn(ctx workflow.Context, d time.Duration, decide func(workflow.Context, authz.Envelope)) (lapsed bool) {
+func (r *incidentRun) turn(ctx workflow.Context, d time.Duration, decide func(workflow.Context, authz.Envelope)) {
 	tctx, cancel := workflow.WithCancel(ctx)
 	defer cancel()
+	d = r.pages.before(workflow.Now(ctx).Add(d)).Sub(workflow.Now(ctx))
 	timer := workflow.NewTimerWithOptions(tctx, max(d, time.Millisecond), workflow.TimerOptions{Summary: r.waiting()})
 	before := r.fresh
 	workflow.NewSelector(ctx).
@@ -330,9 +334,10 @@ func (r *incidentRun) turn(ctx workflow.Context, d time.Duration, decide func(wo
 			ch.Receive(ctx, &m)
 			decide(ctx, m.Decision)
 		}).
-		AddFuture(timer, func(workflow.Future) { lapsed = true }).
+		AddFuture(timer, func(workflow.Future) {}).
 		Select(ctx)
 	r.drain()
+	r.pageAgain(ctx)
 	for c := (ContainmentChanged{}); r.changes.ReceiveAsync(&c); c = (ContainmentChanged{}) {
 		r.changed(c) // many changes, one card
 	}
@@ -345,7 +350,6 @@ func (r *incidentRun) turn(ctx workflow.Context, d time.Duration, decide func(wo
 		r.dirty = false
 		r.updateCard(ctx)
 	}
-	return lapsed
 }
 
 func (r *incidentRun) waiting() string {

@@ -113,7 +113,7 @@ type StepView struct {
 	Index     int       `json:"index"`
 	Action    string    `json:"action"`
 	Target    string    `json:"target"`
-	State     string    `json:"state"` // intended, applied, asserted, verified, held, released, retired, failed, refused
+	State     string    `json:"state"` // intended, applied, asserted, verified, broken, released, retired, failed, refused, unknown
 	Ends      time.Time `json:"ends"`
 	Expiry    string    `json:"expiry"`
 	Note      string    `json:"note,omitempty"`
@@ -166,4 +166,7 @@ type StateView struct {
 	Card string `json:"card,omitempty"`
 	// Refused are decisions that had no effect, with the reason.
 	Refused []string `json:"refused,omitempty"`
+	// Unpaged counts pages that have reached nobody yet; Dropped detections beyond what an incident keeps by name.
+	Unpaged int `json:"unpaged,omitempty"`
+	Dropped int `json:"dropped,omitempty"`
 }

@@ -55,6 +55,7 @@ const (
 	CodeClosure       Code = "closure-too-wide"
 	CodeNotLapsed     Code = "tiers-not-lapsed"
 	CodeNoUndoReason  Code = "no-authority-to-undo"
+	CodeNeverBegun    Code = "never-begun"
 	CodeReassertLimit Code = "reassert-limit"
 	CodeUnknownVerb   Code = "unknown-verb"
 )
