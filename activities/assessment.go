@@ -365,6 +365,9 @@ func (a *Assessment) assess(ctx context.Context, in AssessInput) (AssessOutput, 
 	if len(rec.Options) == 0 {
 		return AssessOutput{}, fmt.Errorf("playbook %s has no step for what was found: %w", book.Playbook.Playbook, ErrRefused)
 	}
+	// What another minute costs is what the recommended option saves by starting a minute sooner: doing nothing costs the same
+	// however long one waits to do it.
+	rec.Waiting.WaitingPerMinute = rec.Options[0].Exposure.WaitingPerMinute
 	digest, err := putCanonical(ctx, a.o.Store, rec)
 	if err != nil {
 		return AssessOutput{}, err

@@ -227,7 +227,7 @@ func reachOf(r blast.Radius) card.Reach {
 }
 
 func exposureOf(e risk.Exposure) card.Exposure {
-	return card.Exposure{Currency: e.Currency, P50: e.P50, P90: e.P90, WaitingPerMinute: e.WaitingPerMinute, Defaults: e.Defaults}
+	return card.Exposure{Currency: e.Currency, P50: e.P50, P90: e.P90, Mean: e.Mean, WaitingPerMinute: e.WaitingPerMinute, Defaults: e.Defaults}
 }
 
 func (n *Notification) channel(named string) string {

@@ -171,8 +171,8 @@ func TestCardShowsTheStoredAssessment(t *testing.T) {
 	now := start
 	n, c, store := newNotification(&now)
 	rec := activities.AssessmentRecord{V: 1, Facts: []string{}, Before: blast.Radius{Score: 63, Lower: 40, Upper: 80, Assets: []blast.Asset{{Path: []string{"pod", "key AKIA", "bucket orders"}}}},
-		Waiting: risk.Exposure{Currency: "USD", P50: 1200000, P90: 9900000, WaitingPerMinute: 4200, Defaults: true},
-		Options: []activities.Option{{Draft: activities.Draft{Option: "everything"}, Residual: blast.Radius{Score: 3}, Exposure: risk.Exposure{Currency: "USD", P50: 100}}}}
+		Waiting: risk.Exposure{Currency: "USD", Mean: 777700, P50: 1200000, P90: 9900000, WaitingPerMinute: 4200, Defaults: true},
+		Options: []activities.Option{{Draft: activities.Draft{Option: "everything"}, Residual: blast.Radius{Score: 3}, Exposure: risk.Exposure{Currency: "USD", Mean: 100}}}}
 	raw, err := canonical.Marshal(rec)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestCardShowsTheStoredAssessment(t *testing.T) {
 	if _, err := n.PostCard(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"63 of 100", "bucket orders", "USD 12,000 (P50), USD 99,000 (P90)", "Each minute of waiting: USD 42.00", "defaults", "USD 1.00 (P50)"} {
+	for _, want := range []string{"63 of 100", "bucket orders", "USD 7,777", "up to USD 12,000, nine of ten up to USD 99,000", "USD 42.00", "defaults", "expected loss USD 1.00"} {
 		if !strings.Contains(c.cards["1.0"], want) {
 			t.Errorf("the card does not say %q: %s", want, c.cards["1.0"])
 		}

@@ -329,3 +329,17 @@ func TestClaimedKeyWaitsForAPerson(t *testing.T) {
 		}
 	})
 }
+
+// TestWaitingCostsSomething: what the card says of waiting is what the recommended option saves by starting sooner.
+func TestWaitingCostsSomething(t *testing.T) {
+	s := newStage(t)
+	s.after(time.Minute, func() {
+		rec, err := activities.LoadAssessment(t.Context(), s.store, s.state().Assessment)
+		if err != nil {
+			t.Error(err)
+		} else if got := rec.Waiting.WaitingPerMinute; got <= 0 || got != rec.Options[0].Exposure.WaitingPerMinute {
+			t.Errorf("a minute of waiting costs %d", got)
+		}
+	})
+	s.run()
+}

@@ -141,11 +141,18 @@ func (d *demo) checkCluster(ctx context.Context) {
 	_, bound := pod.Labels["app"]
 	d.expect(!bound, "API server: the pod's labels are %v", pod.Labels)
 	policies, err := d.shop.api.NetworkingV1().NetworkPolicies(namespace).List(ctx, metav1.ListOptions{})
-	d.expect(err == nil && len(policies.Items) == 1, "API server: one network policy denies everything to the pod (%v)", err)
+	d.expect(err == nil && len(policies.Items) == 1, "API server: one network policy denies everything to the pod%s", because(err))
 	binding, err := d.shop.api.RbacV1().RoleBindings(namespace).Get(ctx, account, metav1.GetOptions{})
-	d.expect(err == nil && len(binding.Subjects) == 0, "API server: the service account stands in its role binding no more (%v)", err)
+	d.expect(err == nil && len(binding.Subjects) == 0, "API server: the service account stands in its role binding no more%s", because(err))
 	blocked, err := d.shop.api.CoreV1().ConfigMaps(kubernetes.Namespace).Get(ctx, "tourniquet-blocked-pods", metav1.GetOptions{})
-	d.expect(err == nil && strings.Contains(blocked.Data["pods"], string(d.shop.podUID)), "API server: the pod's UID is in the list of blocked writers (%v)", err)
+	d.expect(err == nil && strings.Contains(blocked.Data["pods"], string(d.shop.podUID)), "API server: the pod's UID is in the list of blocked writers%s", because(err))
+}
+
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + err.Error()
 }
 
 // flowing is how many messages the peer must have got for the connection to count as open.

@@ -57,7 +57,7 @@ type Reach struct {
 // Exposure is money in minor units of a currency.
 type Exposure struct {
 	Currency         string
-	P50, P90         int64
+	Mean, P50, P90   int64
 	WaitingPerMinute int64
 	Defaults         bool // nobody but us gave the values
 }

@@ -192,7 +192,7 @@ func TestCardSaysWhatIsSo(t *testing.T) {
 			{Purpose: "full", Action: "aws/deactivate-keys", Target: "access-key AKIAEXAMPLE", State: "failed"},
 		},
 		Decisions: []card.Decision{{Kind: "approve", Person: "ada", At: now, Plan: digestB}},
-		Waiting:   &card.Exposure{Currency: "USD", P50: 123456789, P90: 987654321, WaitingPerMinute: 250},
+		Waiting:   &card.Exposure{Currency: "USD", Mean: 50000000, P50: 123456789, P90: 987654321, WaitingPerMinute: 250},
 	}
 	var all strings.Builder
 	for _, b := range decode(t, render(t, v).Blocks).([]any) {
@@ -201,7 +201,7 @@ func TestCardSaysWhatIsSo(t *testing.T) {
 	text := all.String()
 	for _, want := range []string{"Critical incident iabcdefghijkl", "verified: its effect was observed", "7 packets dropped",
 		"held, asserted only: nothing here can observe its effect", "people are asked again at 2026-11-23 04:00 UTC", "comes off by itself", "FAILED",
-		"Approved by ada at 04:00:00 UTC, plan bbbbbbbbbbbb", "USD 1,234,567 (P50)", "Each minute of waiting: USD 2.50"} {
+		"Approved by ada at 04:00:00 UTC, plan bbbbbbbbbbbb", "is done: USD 500,000 (half of all cases up to USD 1,234,567, nine of ten up to USD 9,876,543)", "Each minute of waiting: USD 2.50"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the card does not say %q:\n%s", want, text)
 		}

@@ -124,8 +124,8 @@ func (r renderer) exposure() []line {
 	if e == nil {
 		return nil
 	}
-	out := []line{say("Expected loss if nothing is done: %s (P50), %s (P90). Each minute of waiting: %s.",
-		money(e.Currency, e.P50), money(e.Currency, e.P90), money(e.Currency, e.WaitingPerMinute))}
+	out := []line{say("Expected loss if nothing is done: ").bold(money(e.Currency, e.Mean)).say(" (half of all cases up to %s, nine of ten up to %s). Each minute of waiting: ",
+		money(e.Currency, e.P50), money(e.Currency, e.P90)).bold(money(e.Currency, e.WaitingPerMinute)).say(".")}
 	if e.Defaults {
 		out = append(out, say("These values are Tourniquet's defaults: nobody has entered yours."))
 	}
@@ -143,7 +143,7 @@ func (r renderer) options() []line {
 			l = l.say(": reach %.0f → ", b.Score).bold(fmt.Sprintf("%.0f", o.After.Score))
 		}
 		if o.Exposure.Currency != "" {
-			l = l.say(", loss %s (P50), %s (P90)", money(o.Exposure.Currency, o.Exposure.P50), money(o.Exposure.Currency, o.Exposure.P90))
+			l = l.say(", expected loss %s (P90 %s)", money(o.Exposure.Currency, o.Exposure.Mean), money(o.Exposure.Currency, o.Exposure.P90))
 		}
 		if len(o.After.Witness) > 0 {
 			l = l.say(". Still open: ").code(r.show(strings.Join(o.After.Witness, " → "), 200))
