@@ -116,10 +116,10 @@ func (r *incidentRun) retriage(ctx workflow.Context) error {
 	if err := workflow.ExecuteActivity(actx, assessment.Triage, in).Get(ctx, &out); err != nil {
 		return err
 	}
-	first := r.triage.Playbook == ""
+	before := r.triage.Playbook
 	r.triage = out
 	r.view.IncidentID, r.view.Playbook, r.view.Gaps = out.IncidentID, out.Playbook, out.Gaps
-	if first && out.Playbook != "" {
+	if out.Playbook != before {
 		r.say(ctx, fmt.Sprintf("%s: playbook %s v%d", out.Subject, out.Playbook, out.Version))
 		r.attributes(ctx)
 	}
@@ -348,6 +348,7 @@ func (r *incidentRun) turn(ctx workflow.Context, d time.Duration, decide func(wo
 	}
 	if r.dirty {
 		r.dirty = false
+		workflow.SetCurrentDetails(ctx, r.markdown())
 		r.updateCard(ctx)
 	}
 }

@@ -12,6 +12,12 @@ import (
 	"tourniquet.dev/tourniquet/internal/detection"
 )
 
+// IncidentDetails is what the Web UI says beside every incident, in markdown.
+const IncidentDetails = "**Where it stands** is under current details; the timeline names each step.\n\n" +
+	"**Decide** on the card in Slack, or with `tourniquet incidents show`, `approve`, `deny`, `release`, `extend` and `retire`.\n\n" +
+	"Cancel, reset, terminate or a signal from here put no cut on and take none off: the enforcers act on signed statements " +
+	"and on their own clocks only."
+
 // Task queues, one for each role.
 const (
 	QueueOrchestrate       = "orchestrate"

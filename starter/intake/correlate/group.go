@@ -54,6 +54,7 @@ func (g group) options() client.StartWorkflowOptions {
 	return client.StartWorkflowOptions{
 		ID: workflows.IncidentWorkflowID(g.key), TaskQueue: workflows.QueueOrchestrate,
 		WorkflowIDReusePolicy: reuse, TypedSearchAttributes: g.attributes(), StaticSummary: g.summary(),
+		StaticDetails: workflows.IncidentDetails,
 	}
 }
 
