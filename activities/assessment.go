@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/blast"
 	"tourniquet.dev/tourniquet/internal/detection"
+	"tourniquet.dev/tourniquet/internal/guardrail"
 	"tourniquet.dev/tourniquet/internal/identity"
 	"tourniquet.dev/tourniquet/internal/incident"
 	"tourniquet.dev/tourniquet/internal/plan"
@@ -112,19 +114,20 @@ func (a *Assessment) Triage(ctx context.Context, in TriageInput) (TriageOutput, 
 	}
 	subject := subjectOf(policy, ds, true)
 	steps := book.Playbook.Draft(plan.Stop, subject, nil)
-	ref, err := a.stop(ctx, policy, book, in, steps)
+	ref, refused, err := a.stop(ctx, policy, book, in, steps)
 	if err != nil {
 		return out, asTemporal(err)
 	}
-	out.Stop = ref
+	out.Stop, out.Gaps = ref, append(out.Gaps, refused...)
 	return out, nil
 }
 
-// stop stores the plan of those stop steps that the judge would allow; the others wait for a person.
-func (a *Assessment) stop(ctx context.Context, policy Policy, book authz.Book, in TriageInput, steps []plan.Step) (*PlanRef, error) {
+// stop stores the plan of those stop steps that the judge would allow; the others wait for a person. refused are the
+// words of guardrails that keep the plan from being put on.
+func (a *Assessment) stop(ctx context.Context, policy Policy, book authz.Book, in TriageInput, steps []plan.Step) (*PlanRef, []string, error) {
 	envs, err := LoadEnvelopes(ctx, a.o.Store, in.Detections)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var kept []plan.Step
 	for _, s := range steps {
@@ -138,9 +141,14 @@ func (a *Assessment) stop(ctx context.Context, policy Policy, book authz.Book, i
 		}
 	}
 	if len(kept) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return a.store(ctx, a.plan(in, book, plan.Stop, "stop", "", kept))
+	p := a.plan(in, book, plan.Stop, "stop", "", kept)
+	if refused := guard(book, p, guardrail.Facts{}); len(refused) > 0 {
+		return nil, refused, nil
+	}
+	ref, err := a.store(ctx, p)
+	return ref, nil, err
 }
 
 func (a *Assessment) plan(in TriageInput, book authz.Book, purpose plan.Purpose, option, assessment string, steps []plan.Step) *plan.Plan {
@@ -464,6 +472,8 @@ type BuildInput struct {
 // BuildOutput names the stored plans, the recommended one first.
 type BuildOutput struct {
 	Plans []PlanRef `json:"plans"`
+	// Refused says which options a guardrail keeps from being offered, and why.
+	Refused []string `json:"refused,omitempty"`
 }
 
 // BuildPlan makes full plans from captured drafts and stores them. Each has its own digest.
@@ -486,24 +496,61 @@ func (a *Assessment) build(ctx context.Context, in BuildInput) (BuildOutput, err
 	if err != nil {
 		return out, err
 	}
+	facts, err := loadFacts(ctx, a.o.Store, rec.Facts)
+	if err != nil {
+		return out, err
+	}
 	triage := TriageInput{Key: in.Key, Detections: in.Detections}
 	for _, d := range in.Drafts {
-		ref, err := a.store(ctx, a.plan(triage, book, plan.Full, d.Option, in.Assessment, d.Steps))
+		option := optionOf(rec, d.Option)
+		p := a.plan(triage, book, plan.Full, d.Option, in.Assessment, d.Steps)
+		if refused := guard(book, p, guardFacts(rec, option, facts)); len(refused) > 0 {
+			out.Refused = append(out.Refused, refused...)
+			continue
+		}
+		ref, err := a.store(ctx, p)
 		if err != nil {
 			return out, err
 		}
-		ref.Recommended = d.Recommended
-		for _, o := range rec.Options {
-			if o.Draft.Option == d.Option {
-				ref.Residual, ref.P50, ref.P90 = o.Residual.Score, o.Exposure.P50, o.Exposure.P90
-			}
-		}
+		// Where the recommended option is refused, the next best is recommended: options come best first.
+		ref.Recommended = len(out.Plans) == 0
+		ref.Residual, ref.P50, ref.P90 = option.Residual.Score, option.Exposure.P50, option.Exposure.P90
 		out.Plans = append(out.Plans, *ref)
 	}
 	if len(out.Plans) == 0 {
-		return out, fmt.Errorf("nothing is left to contain: %w", ErrRefused)
+		return out, fmt.Errorf("nothing is left to contain: %s: %w", strings.Join(append([]string{"no option remains"}, out.Refused...), "; "), ErrRefused)
 	}
 	return out, nil
+}
+
+func optionOf(rec *AssessmentRecord, name string) Option {
+	for _, o := range rec.Options {
+		if o.Draft.Option == name {
+			return o
+		}
+	}
+	return Option{}
+}
+
+func guardFacts(rec *AssessmentRecord, o Option, f blast.Facts) guardrail.Facts {
+	out := guardrail.Facts{Before: rec.Before.Score, After: o.Residual.Score, Admin: rec.Before.Admin}
+	if k := f.Kubernetes; k != nil {
+		out.AccountPods, out.HostNetwork, out.Privileged = len(k.Siblings)+1, k.HostNetwork, k.Privileged
+	}
+	return out
+}
+
+// guard asks the playbook's guardrails and returns their refusals in words. Guardrails that do not compile refuse.
+func guard(book authz.Book, p *plan.Plan, f guardrail.Facts) []string {
+	set, err := guardrail.Compile(book.Playbook.Guardrails)
+	if err != nil {
+		return []string{fmt.Sprintf("option %s is not offered: %v", p.Option, err)}
+	}
+	var out []string
+	for _, r := range set.Judge(p, f) {
+		out = append(out, fmt.Sprintf("option %s is not offered: guardrail %s: %s", p.Option, r.Rule, r.Why))
+	}
+	return out
 }
 
 // Fallback stores the plan for when every tier has lapsed; nil when the playbook has none.
@@ -521,7 +568,11 @@ func (a *Assessment) Fallback(ctx context.Context, in TriageInput) (TriageOutput
 	if len(steps) == 0 {
 		return TriageOutput{}, nil
 	}
-	ref, err := a.store(ctx, a.plan(in, book, plan.Fallback, "fallback", "", steps))
+	p := a.plan(in, book, plan.Fallback, "fallback", "", steps)
+	if refused := guard(book, p, guardrail.Facts{}); len(refused) > 0 {
+		return TriageOutput{Gaps: refused}, nil
+	}
+	ref, err := a.store(ctx, p)
 	return TriageOutput{Stop: ref}, asTemporal(err)
 }
 

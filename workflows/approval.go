@@ -195,6 +195,9 @@ func (r *incidentRun) fallback(ctx workflow.Context) {
 		r.say(ctx, "fallback: "+reason(err))
 		return
 	}
+	for _, refused := range out.Gaps {
+		r.say(ctx, refused)
+	}
 	if out.Stop != nil {
 		r.contain(ctx, *out.Stop, nil)
 		r.updateCard(ctx)

@@ -167,6 +167,10 @@ func (r *incidentRun) study(ctx workflow.Context) error {
 	if err := workflow.ExecuteActivity(actx, assessment.BuildPlan, in).Get(ctx, &built); err != nil {
 		return err
 	}
+	r.view.Gaps = append(r.view.Gaps, built.Refused...)
+	for _, refused := range built.Refused {
+		r.say(ctx, refused)
+	}
 	r.plans, r.view.Assessment, r.view.Options = built.Plans, r.assess.Assessment, nil
 	for _, p := range built.Plans {
 		o := OptionView{Option: p.Option, Plan: p.Digest, Recommended: p.Recommended, Residual: p.Residual}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/authz/authztest"
@@ -342,4 +344,27 @@ func TestWaitingCostsSomething(t *testing.T) {
 		}
 	})
 	s.run()
+}
+
+// TestGuardrailKeepsAPlanBack: what a guardrail refuses is neither put on unattended nor offered, and people read why.
+func TestGuardrailKeepsAPlanBack(t *testing.T) {
+	s := newStage(t)
+	s.w.Book = s.w.SignBook(authztest.Playbook + `guardrails:
+  - {name: not-the-key, refuse: 'plan.purpose != "fallback" && plan.steps.exists(s, s.kind == "access-key")', why: ask the key owner first}
+`)
+	s.after(time.Minute, func() {
+		v := s.state()
+		if len(v.Options) != 1 || v.Options[0].Option != "workload-only" || !v.Options[0].Recommended {
+			t.Errorf("options %+v", v.Options)
+		}
+		if !slices.ContainsFunc(v.Gaps, func(g string) bool {
+			return strings.Contains(g, "everything") && strings.Contains(g, "ask the key owner first")
+		}) {
+			t.Errorf("gaps %q", v.Gaps)
+		}
+	})
+	s.run()
+	if diff := cmp.Diff([]string{"apply kubernetes/block-writes", "undo kubernetes/block-writes"}, s.effects); diff != "" { // the fallback alone
+		t.Errorf("effects (-want +got):\n%s", diff)
+	}
 }

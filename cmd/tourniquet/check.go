@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tourniquet.dev/tourniquet/internal/authz"
+	"tourniquet.dev/tourniquet/internal/guardrail"
 	"tourniquet.dev/tourniquet/internal/plan"
 	"tourniquet.dev/tourniquet/internal/playbook"
 	"tourniquet.dev/tourniquet/internal/strictyaml"
@@ -101,6 +102,9 @@ func isPlaybook(data []byte) (string, error) {
 	p, err := playbook.Decode(data)
 	if err != nil {
 		return "", err
+	}
+	if _, err := guardrail.Compile(p.Guardrails); err != nil {
+		return "", fmt.Errorf("playbook %q: %w", p.Playbook, err)
 	}
 	return fmt.Sprintf("playbook %s v%d", p.Playbook, p.Version), nil
 }

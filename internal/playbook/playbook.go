@@ -56,6 +56,13 @@ type Tier struct {
 	Assurance trust.Assurance `yaml:"assurance,omitempty" json:"assurance,omitempty"`
 }
 
+// Guardrail refuses a plan: Refuse is a CEL expression over the plan, see package guardrail; Why tells people.
+type Guardrail struct {
+	Name   string `yaml:"name" json:"name"`
+	Refuse string `yaml:"refuse" json:"refuse"`
+	Why    string `yaml:"why" json:"why"`
+}
+
 // Playbook is one document.
 type Playbook struct {
 	Playbook    string        `yaml:"playbook" json:"playbook"`
@@ -67,6 +74,7 @@ type Playbook struct {
 	Forbid      []plan.Action `yaml:"forbid,omitempty" json:"forbid,omitempty"`
 	Tiers       []Tier        `yaml:"tiers" json:"tiers"`
 	Fallback    []Step        `yaml:"fallback,omitempty" json:"fallback,omitempty"`
+	Guardrails  []Guardrail   `yaml:"guardrails,omitempty" json:"guardrails,omitempty"`
 	// Budget bounds what this playbook may do without a person; empty means the trust file's ceiling.
 	Budget trust.Budget `yaml:"budget,omitempty" json:"budget,omitempty"`
 	// Reassert says how often a hold that was broken is put back before a person is asked; default 3.
@@ -143,6 +151,7 @@ func (p *Playbook) Validate() error {
 	}
 	p.checkContain(&bad)
 	p.checkTiers(&bad)
+	p.checkGuardrails(&bad)
 	if p.Budget.Effects < 0 || p.Budget.Window < 0 || (p.Budget.Effects > 0) != (p.Budget.Window > 0) {
 		bad.add("budget", "effects and window go together and are positive")
 	}
@@ -219,6 +228,26 @@ func (p *Playbook) checkTiers(bad *problems) {
 		if t.Assurance.Rank() < 1 {
 			bad.add(at+".assurance", "%.20q is not click, key or webauthn", t.Assurance)
 		}
+	}
+}
+
+func (p *Playbook) checkGuardrails(bad *problems) {
+	seen := map[string]bool{}
+	for i, g := range p.Guardrails {
+		at := fmt.Sprintf("guardrails[%d]", i)
+		if !nameForm.MatchString(g.Name) || seen[g.Name] {
+			bad.add(at+".name", "%.64q is not a lower-case name with hyphens, or stands twice", g.Name)
+		}
+		seen[g.Name] = true
+		if g.Refuse == "" || len(g.Refuse) > 2000 {
+			bad.add(at+".refuse", "must be an expression of 1 to 2000 bytes")
+		}
+		if g.Why == "" || len(g.Why) > 200 {
+			bad.add(at+".why", "must be 1 to 200 bytes: people read it")
+		}
+	}
+	if len(p.Guardrails) > 32 {
+		bad.add("guardrails", "has %d entries, at most 32", len(p.Guardrails))
 	}
 }
 
