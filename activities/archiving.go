@@ -2,10 +2,7 @@ package activities
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-
-	"tourniquet.dev/tourniquet/internal/canonical"
 )
 
 // Histories reads the history of a closed or running workflow as Temporal's own JSON, still encrypted by the codec.
@@ -21,30 +18,6 @@ type Archiving struct {
 
 // NewArchiving returns the activities that account for an incident.
 func NewArchiving(h Histories, s Blobs) *Archiving { return &Archiving{h, s} }
-
-// ReportInput is the incident's last state, as the workflow saw it.
-type ReportInput struct {
-	IncidentID string          `json:"incident_id"`
-	State      json.RawMessage `json:"state"`
-}
-
-// ReportOutput names the stored report.
-type ReportOutput struct {
-	Digest string `json:"digest"`
-}
-
-// WriteReport stores the incident's report as canonical JSON.
-func (a *Archiving) WriteReport(ctx context.Context, in ReportInput) (ReportOutput, error) {
-	data, err := canonical.Canonicalize(in.State)
-	if err != nil {
-		return ReportOutput{}, asTemporal(fmt.Errorf("report: %w: %w", err, ErrRefused))
-	}
-	digest, err := a.store.Put(ctx, data)
-	if err != nil {
-		return ReportOutput{}, fmt.Errorf("report: %w", err)
-	}
-	return ReportOutput{Digest: digest}, nil
-}
 
 // ExportInput names one execution.
 type ExportInput struct {

@@ -11,6 +11,7 @@ import (
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/detection"
+	"tourniquet.dev/tourniquet/internal/evidence"
 	"tourniquet.dev/tourniquet/internal/incident"
 )
 
@@ -52,8 +53,10 @@ type incidentRun struct {
 	assess  activities.AssessOutput
 	card    cardState
 	pages   pages
-	started int // containments
-	dirty   bool
+	// evidence is what was gathered, by digest.
+	evidence []evidence.Item
+	started  int // containments
+	dirty    bool
 	// counted are the payloads of decisions that counted: decide may signal one twice.
 	counted map[string]bool
 	// fresh counts detections, so that waits can see new ones.
@@ -144,6 +147,7 @@ func (r *incidentRun) contain(ctx workflow.Context, ref activities.PlanRef, deci
 		return
 	}
 	r.started++
+	r.keep(ctx, ref.Digest, evidence.Plan, ref.Purpose+" plan", QueueOrchestrate)
 	r.view.Containments = append(r.view.Containments, ContainmentChanged{Plan: ref.Digest, Purpose: ref.Purpose})
 }
 
@@ -172,7 +176,9 @@ func (r *incidentRun) study(ctx workflow.Context) error {
 		r.say(ctx, refused)
 	}
 	r.plans, r.view.Assessment, r.view.Options = built.Plans, r.assess.Assessment, nil
+	r.keep(ctx, r.assess.Assessment, evidence.Assessment, "facts and playbook", QueueOrchestrate)
 	for _, p := range built.Plans {
+		r.keep(ctx, p.Digest, evidence.Plan, "option "+p.Option, QueueOrchestrate)
 		o := OptionView{Option: p.Option, Plan: p.Digest, Recommended: p.Recommended, Residual: p.Residual}
 		for _, s := range p.Steps {
 			o.Actions = append(o.Actions, s.Action+" on "+s.Target)
@@ -216,6 +222,7 @@ func (r *incidentRun) gather(ctx workflow.Context, what string, f workflow.Futur
 	}
 	if out.Facts != "" {
 		r.facts = append(r.facts, out.Facts)
+		r.keep(ctx, out.Facts, evidence.Facts, what, QueueInvestigate)
 	}
 	r.view.Gaps = append(r.view.Gaps, out.Gaps...)
 	r.say(ctx, what+": "+out.Summary)
@@ -292,6 +299,26 @@ func (r *incidentRun) digests() []string {
 	var out []string
 	for _, d := range r.view.Detections[:min(len(r.view.Detections), planDetections)] {
 		out = append(out, d.Digest)
+	}
+	return out
+}
+
+// keep lists a piece of evidence; what it says stands in the store.
+func (r *incidentRun) keep(ctx workflow.Context, digest string, kind evidence.Kind, source, collector string) {
+	if len(r.evidence) < evidence.MaxItems/2 {
+		r.evidence = append(r.evidence, evidence.Item{Digest: digest, Kind: kind, Source: source, Collector: collector, At: workflow.Now(ctx).UTC()})
+	}
+}
+
+// gathered is all evidence: the detections as intake took them, and what came after.
+func (r *incidentRun) gathered(now time.Time) []evidence.Item {
+	out := slices.Clone(r.evidence)
+	for _, d := range r.view.Detections {
+		at := d.SpoolAt
+		if at.IsZero() || at.After(now) {
+			at = now // another machine's clock
+		}
+		out = append(out, evidence.Item{Digest: d.Digest, Kind: evidence.Detection, Source: "rule " + d.Rule, Collector: "intake", At: at})
 	}
 	return out
 }

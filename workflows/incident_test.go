@@ -240,7 +240,7 @@ func (s *stage) digest(e authz.Envelope) string {
 }
 
 func (s *stage) detect(e authz.Envelope, digest string) {
-	s.env.SignalWorkflow(workflows.SignalDetectionObserved, workflows.DetectionObserved{Detections: []workflows.Observed{{Digest: digest, UID: digest[:20], Title: "t", Severity: "high", Time: start}}})
+	s.env.SignalWorkflow(workflows.SignalDetectionObserved, workflows.DetectionObserved{Detections: []workflows.Observed{{Digest: digest, UID: digest[:20], Rule: "credential-file-read", Title: "t", Severity: "high", Attacks: []string{"T1552.001"}, Time: start, SpoolAt: start}}})
 }
 
 func (s *stage) state() workflows.StateView {

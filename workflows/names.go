@@ -165,9 +165,11 @@ type StateView struct {
 	Containments []ContainmentChanged `json:"containments,omitempty"`
 	Gaps         []string             `json:"gaps,omitempty"`
 	Timeline     []TimelineEntry      `json:"timeline"`
-	// Assessment is the digest of the stored assessment; Report of the stored report, once closed.
+	// Assessment is the digest of the stored assessment; Report of the stored report and Evidence of the sealed manifest of
+	// what it rests on, once closed.
 	Assessment string `json:"assessment,omitempty"`
 	Report     string `json:"report,omitempty"`
+	Evidence   string `json:"evidence,omitempty"`
 	// Card is where the current card stands: channel and ts.
 	Card string `json:"card,omitempty"`
 	// Refused are decisions that had no effect, with the reason.

@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/authz/authztest"
+	"tourniquet.dev/tourniquet/internal/evidence"
 	"tourniquet.dev/tourniquet/internal/identity"
 	"tourniquet.dev/tourniquet/internal/plan"
 	"tourniquet.dev/tourniquet/internal/trust"
@@ -366,5 +368,46 @@ func TestGuardrailKeepsAPlanBack(t *testing.T) {
 	s.run()
 	if diff := cmp.Diff([]string{"apply kubernetes/block-writes", "undo kubernetes/block-writes"}, s.effects); diff != "" { // the fallback alone
 		t.Errorf("effects (-want +got):\n%s", diff)
+	}
+}
+
+// TestReportRestsOnSealedEvidence: the report says what was in reach before and after and what was done in the standards'
+// words; its manifest lists each detection, fact, assessment and plan, and all of them are in the store.
+func TestReportRestsOnSealedEvidence(t *testing.T) {
+	s := newStage(t)
+	var p *plan.Plan
+	s.after(time.Minute, func() { p = s.offered(); s.decide(authz.Approve, p, "ana") })
+	s.after(time.Hour, func() { s.decide(authz.Release, p, "ana") })
+	out := s.run()
+	var report activities.Report
+	var manifest evidence.Manifest
+	s.load(out.Report, &report)
+	s.load(report.Evidence, &manifest)
+	if f := report.Figures; f == nil || f.Before.Score <= f.Options["everything"].After.Score || !f.Options["everything"].Taken || f.Options["workload-only"].Taken {
+		t.Errorf("figures %+v", f)
+	}
+	if len(report.Actions) != 7 || !slices.Contains(report.Actions[0].CSF, "RS.MI-01") || !slices.Contains(report.Techniques, "T1552.001") {
+		t.Errorf("actions %+v, techniques %v", report.Actions, report.Techniques)
+	}
+	kinds := map[evidence.Kind]int{}
+	for _, it := range manifest.Items {
+		kinds[it.Kind]++
+		if _, err := s.store.Get(t.Context(), it.Digest); err != nil {
+			t.Errorf("%s %s of %s: %v", it.Kind, it.Digest, it.Source, err)
+		}
+	}
+	if diff := cmp.Diff(map[evidence.Kind]int{evidence.Detection: 1, evidence.Facts: 1, evidence.Assessment: 1, evidence.Plan: 4}, kinds); diff != "" {
+		t.Errorf("evidence (-want +got):\n%s", diff)
+	}
+}
+
+func (s *stage) load(digest string, into any) {
+	s.t.Helper()
+	data, err := s.store.Get(s.t.Context(), digest)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		s.t.Fatal(err)
 	}
 }

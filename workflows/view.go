@@ -89,11 +89,17 @@ func (r *incidentRun) close(ctx workflow.Context, outcome string) IncidentResult
 	r.say(ctx, "closed: "+outcome)
 	r.state(ctx, incident.Closed)
 	res := IncidentResult{IncidentID: r.triage.IncidentID, Outcome: outcome}
+	report := func(state []byte) activities.ReportInput {
+		now := workflow.Now(ctx).UTC()
+		return activities.ReportInput{IncidentID: orElse(r.triage.IncidentID, r.in.Key), Outcome: outcome, At: now, State: state, Evidence: r.gathered(now)}
+	}
 	if raw, err := json.Marshal(r.view); err == nil {
 		var out activities.ReportOutput
 		actx := workflow.WithActivityOptions(ctx, assessOptions("report"))
-		if err := workflow.ExecuteActivity(actx, archiving.WriteReport, activities.ReportInput{IncidentID: r.triage.IncidentID, State: raw}).Get(ctx, &out); err == nil {
-			res.Report, r.view.Report = out.Digest, out.Digest
+		if err := workflow.ExecuteActivity(actx, archiving.WriteReport, report(raw)).Get(ctx, &out); err == nil {
+			res.Report, r.view.Report, r.view.Evidence = out.Digest, out.Digest, out.Evidence
+		} else {
+			workflow.GetLogger(ctx).Error("report not written", "incident_id", r.triage.IncidentID, "err", err)
 		}
 	}
 	r.updateCard(ctx)
