@@ -55,15 +55,16 @@ func (s *script) Wall(at time.Duration) time.Time { return s.boot.Add(at) }
 
 // memory keeps what is appended, and can be full.
 type memory struct {
-	mu   sync.Mutex
-	held []authz.Envelope
-	full bool
+	mu    sync.Mutex
+	held  []authz.Envelope
+	full  bool
+	small int // entries that there is room for; 0: any number
 }
 
 func (s *memory) Append(_ context.Context, _ spool.Lane, payload []byte) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.full {
+	if s.full || (s.small > 0 && len(s.held) >= s.small) {
 		return 0, spool.ErrFull
 	}
 	e, err := authz.DecodeEnvelope(payload)
