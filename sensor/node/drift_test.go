@@ -53,6 +53,13 @@ func TestDriftIsADetectionWithWhatWasLearned(t *testing.T) {
 	if diff := cmp.Diff(want, said); diff != "" {
 		t.Fatal(diff)
 	}
+	for _, d := range got {
+		for _, book := range bundledPlaybooks(t) {
+			if book.Takes(d) {
+				t.Errorf("playbook %s takes %s unasked", book.Playbook, d.Rule)
+			}
+		}
+	}
 	if d := got[0]; d.Workload.Pod != "cart-7" || d.Evidence["learned"] == "" || d.Evidence["learned_some"] != "TCP 203.0.113.9 port 443" || d.Evidence["profile"] == "" {
 		t.Errorf("%+v", d.Evidence)
 	}
@@ -95,12 +102,14 @@ func TestEventsBeforeTheirPodIsKnownAreLearned(t *testing.T) {
 		after      int
 		unprofiled uint64
 		profiles   int
-	}{"known a little later": {2, 0, 1}, "never known": {1000, 3, 0}} {
+	}{"known a little later": {2, 0, 1}, "never known": {1000, 5, 0}} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(time.Now())
 			book := r.profiles()
+			// What came early is learned before what came after it, which is in the time of alarms.
 			n, got := r.play(t, func(o *node.Options) { o.Profiles, o.Pods = book, &slowPods{pods: r.pods, after: tc.after} },
-				dials(10, time.Second, "203.0.113.7:443"), dials(10, 2*time.Second, "203.0.113.8:443"))
+				dials(10, time.Second, "203.0.113.7:443"), dials(10, 2*time.Minute, "203.0.113.7:443"),
+				dials(10, 2*time.Minute, "203.0.113.7:443"), execs(10, 1, 4*time.Minute, "/app/cart"))
 			if s := n.Stats(); len(got) != 0 || s.Unprofiled != tc.unprofiled || book.Stats().Profiles != tc.profiles {
 				t.Errorf("%d told, %+v, %+v", len(got), s, book.Stats())
 			}

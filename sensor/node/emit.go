@@ -80,6 +80,9 @@ func (n *Node) wait() bool {
 // emit brings one detection into the spool. What ctx's end has overtaken is still written: it is local and short.
 func (n *Node) emit(ctx context.Context, f found, pod process.Pod, known bool) error {
 	d := f.detection
+	if !known {
+		n.count.nameless.Add(1)
+	}
 	locate(d.Workload, f.container, pod, known)
 	d.Identities = n.identities(f, pod, known)
 	err := n.send(ctx, d)

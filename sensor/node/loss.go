@@ -29,7 +29,8 @@ const (
 const (
 	causeSpoolFull = "spool-full" // its class is the lane
 	causeInvalid   = "invalid"
-	causeStopping  = "stopping" // found when the process was about to end
+	causeStopping  = "stopping"     // found when the process was about to end
+	causeDamage    = "spool-damage" // spooled, and not readable any more
 	causeOther     = "other"
 )
 
@@ -162,7 +163,22 @@ func (n *Node) tellLosses(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
+// spoolLoss counts the records that the spool lost to damage on the disk.
+func (n *Node) spoolLoss(known uint64) uint64 {
+	s, ok := n.o.Spool.(interface{ Stats() spool.Stats })
+	if !ok {
+		return known
+	}
+	lost := s.Stats().Lost
+	if lost > known {
+		now := n.o.Now()
+		n.losses.add(lossKey{Cause: causeDamage}, lost-known, now, now)
+	}
+	return lost
+}
+
 func (n *Node) tellLossesNow(ctx context.Context, end bool) error {
+	n.damaged = n.spoolLoss(n.damaged)
 	for _, u := range n.losses.due(n.o.Now(), end) {
 		d, ok := n.lossDetection(u)
 		if !ok {

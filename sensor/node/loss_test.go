@@ -1,6 +1,8 @@
 package node_test
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -11,6 +13,8 @@ import (
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/authz/authztest"
 	"tourniquet.dev/tourniquet/internal/detection"
+	"tourniquet.dev/tourniquet/internal/playbook"
+	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/sensor/node"
 	"tourniquet.dev/tourniquet/sensor/probe"
 )
@@ -75,6 +79,13 @@ func TestFloodOfLossesIsFewDetectionsAndAllOfThemCounted(t *testing.T) {
 		if diff := cmp.Diff(map[string]int{"ring-full open medium": 4200, "missed-run exec high": 600}, sums); diff != "" {
 			t.Error(diff)
 		}
+		for _, d := range got {
+			for _, book := range bundledPlaybooks(t) {
+				if book.Takes(d) {
+					t.Errorf("playbook %s takes %s", book.Playbook, d.Rule)
+				}
+			}
+		}
 		for key, n := range told {
 			if n < 2 || n > 8 {
 				t.Errorf("%s: %d detections", key, n)
@@ -132,6 +143,25 @@ func TestNothingIsMissingUncounted(t *testing.T) {
 	})
 }
 
+// worn is a spool whose disk has lost records.
+type worn struct {
+	*memory
+	lost uint64
+}
+
+func (w *worn) Stats() spool.Stats { return spool.Stats{Lost: w.lost} }
+
+func TestWhatTheSpoolLostToDamageIsTold(t *testing.T) {
+	r := newRig(time.Now())
+	n, got := r.play(t, func(o *node.Options) { o.Spool = &worn{r.spool, 2} })
+	if len(got) != 1 || got[0].Rule != node.RuleLost || got[0].Evidence["cause"] != "spool-damage" || got[0].Evidence["count"] != "2" {
+		t.Errorf("%+v", got)
+	}
+	if s := n.Stats(); s.Told != 1 || s.Lost != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestLostSightNamesThePod(t *testing.T) {
 	ring := func() probe.Event { return &probe.Uring{Meta: meta(20, 10, time.Second, "cart"), Entries: 8} }
 	r := newRig(time.Now())
@@ -146,4 +176,25 @@ func TestLostSightNamesThePod(t *testing.T) {
 	if n, got := r.play(t, func(o *node.Options) { o.SeesRings = true }, ring()); len(got) != 0 || n.Stats().Uring != 1 {
 		t.Errorf("told of what is seen: %+v", got)
 	}
+}
+
+func bundledPlaybooks(t *testing.T) []*playbook.Playbook {
+	t.Helper()
+	files, err := filepath.Glob("../../deploy/playbooks/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	var all []*playbook.Playbook
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := playbook.Decode(data)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		all = append(all, p)
+	}
+	return all
 }

@@ -98,6 +98,7 @@ type Stats struct {
 	Orders    uint64 // obeyed
 	Refused   uint64 // orders
 	Waiting   int    // detections that wait for their pod now
+	Nameless  uint64 // detections that went on without their pod's name
 
 	// Losses are what is missing, by cause, since the start; Told are the detections that told of them, which the
 	// figures above do not count.
@@ -108,7 +109,7 @@ type Stats struct {
 }
 
 type counters struct {
-	events, matched, coalesced, spooled, lost, blind, uring, ruleError, orders, refused, told, unprofiled atomic.Uint64
+	events, matched, coalesced, spooled, lost, blind, uring, ruleError, orders, refused, told, unprofiled, nameless atomic.Uint64
 }
 
 // Node is the sensor of one machine.
@@ -126,6 +127,7 @@ type Node struct {
 	waiting chan struct{}
 	seq     atomic.Uint64
 
+	damaged   uint64        // records that the spool lost; tellLosses' own
 	completed time.Duration // when the tree was last completed; observe's own
 }
 
@@ -158,7 +160,7 @@ func (n *Node) Stats() Stats {
 	c := &n.count
 	return Stats{Events: c.events.Load(), Matched: c.matched.Load(), Coalesced: c.coalesced.Load(), Spooled: c.spooled.Load(), Lost: c.lost.Load(),
 		Blind: c.blind.Load(), Uring: c.uring.Load(), RuleError: c.ruleError.Load(), Orders: c.orders.Load(), Refused: c.refused.Load(),
-		Waiting: len(n.waiting), Losses: n.losses.all(), Told: c.told.Load(), Unprofiled: c.unprofiled.Load()}
+		Waiting: len(n.waiting), Nameless: c.nameless.Load(), Losses: n.losses.all(), Told: c.told.Load(), Unprofiled: c.unprofiled.Load()}
 }
 
 // Run works until ctx is done or a recorded source has ended and everything of it is spooled, which are no errors. It may
