@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"context"
 	"net/netip"
 	"sync"
 	"testing"
@@ -14,10 +13,6 @@ import (
 	"tourniquet.dev/tourniquet/sensor/process"
 	"tourniquet.dev/tourniquet/sensor/profile"
 )
-
-func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
-	return context.WithCancel(t.Context())
-}
 
 const imageID = "registry.example/cart@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 

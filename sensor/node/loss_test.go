@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/authz/authztest"
 	"tourniquet.dev/tourniquet/internal/detection"
 	"tourniquet.dev/tourniquet/internal/playbook"
@@ -37,7 +37,7 @@ func during(t *testing.T, r *rig, change func(*node.Options), do func(*node.Node
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	ctx, cancel := contextOf(t)
+	ctx, cancel := context.WithCancel(t.Context())
 	go func() { ended <- n.Run(ctx) }()
 	do(n)
 	synctest.Wait()
@@ -45,15 +45,7 @@ func during(t *testing.T, r *rig, change func(*node.Options), do func(*node.Node
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	var out []*detection.Detection
-	for _, e := range r.spool.envelopes() {
-		d, err := authz.OpenDetection(r.world.TrustFile, e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, d)
-	}
-	return n.Stats(), out
+	return n.Stats(), r.told(t)
 }
 
 func TestFloodOfLossesIsFewDetectionsAndAllOfThemCounted(t *testing.T) {

@@ -159,6 +159,12 @@ func (r *rig) play(t *testing.T, change func(*node.Options), events ...probe.Eve
 	if err := n.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return n, r.told(t)
+}
+
+// told is what stands in the spool.
+func (r *rig) told(t *testing.T) []*detection.Detection {
+	t.Helper()
 	var out []*detection.Detection
 	for _, e := range r.spool.envelopes() {
 		d, err := authz.OpenDetection(r.world.TrustFile, e)
@@ -167,7 +173,7 @@ func (r *rig) play(t *testing.T, change func(*node.Options), events ...probe.Eve
 		}
 		out = append(out, d)
 	}
-	return n, out
+	return out
 }
 
 // Events of a container whose main program is /app/cart, process 10.
