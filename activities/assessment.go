@@ -268,6 +268,9 @@ func (o *TriageOutput) describe(ds []*detection.Detection) {
 	for _, d := range ds {
 		if w := d.Workload; w != nil && o.Subject == "" {
 			o.Subject = fmt.Sprintf("pod %s/%s on %s", w.Namespace, w.Pod, w.Cluster)
+			if w.PodUID == "" && w.OwnerKind == "Node" { // a sensor that tells of itself
+				o.Subject = fmt.Sprintf("node %s on %s", w.OwnerName, w.Cluster)
+			}
 		}
 		for _, id := range d.Identities {
 			line := fmt.Sprintf("%s %s (%s: %s)", id.Kind, id.Name, id.Link, id.Evidence)

@@ -55,7 +55,7 @@ func (i *Investigation) InvestigateWorkload(ctx context.Context, in InvestigateI
 	if err != nil {
 		return InvestigateOutput{}, asTemporal(fmt.Errorf("%w: %w", err, ErrRefused))
 	}
-	if d.Workload == nil || i.o.Workloads == nil {
+	if d.Workload == nil || d.Workload.PodUID == "" || i.o.Workloads == nil { // a node, or a container of no pod
 		return InvestigateOutput{Gaps: []string{"no workload could be read"}, Summary: "no workload"}, nil
 	}
 	f, err := i.o.Workloads.Workload(ctx, d.Workload.Namespace, d.Workload.Pod, d.Workload.PodUID)

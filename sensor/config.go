@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"tourniquet.dev/tourniquet/internal/identity"
 	"tourniquet.dev/tourniquet/internal/strictyaml"
+	"tourniquet.dev/tourniquet/sensor/profile"
 )
 
 // config is the file that --config names. Paths of secrets name files that only their owner may read.
@@ -27,9 +30,10 @@ type config struct {
 	State      string `yaml:"state"` // folder for the spool and the orders
 	SpoolBytes int64  `yaml:"spool_bytes"`
 
-	Intake     intakeConfig `yaml:"intake"`
-	Kubernetes kubeConfig   `yaml:"kubernetes,omitempty"`
-	Source     sourceConfig `yaml:"source,omitempty"`
+	Intake     intakeConfig  `yaml:"intake"`
+	Kubernetes kubeConfig    `yaml:"kubernetes,omitempty"`
+	Source     sourceConfig  `yaml:"source,omitempty"`
+	Profiles   profileConfig `yaml:"profiles,omitempty"`
 
 	Metrics string `yaml:"metrics,omitempty"` // host:port for /metrics and /healthz; empty: neither
 }
@@ -61,8 +65,49 @@ type sourceConfig struct {
 	Arguments uint32 `yaml:"arguments,omitempty"`
 }
 
+// profileConfig says what is learned of workloads; see docs/profiles.md.
+type profileConfig struct {
+	Mode         profile.Mode            `yaml:"mode,omitempty"`         // off, learn or alert
+	Namespaces   map[string]profile.Mode `yaml:"namespaces,omitempty"`   // instead of mode
+	LearnFor     string                  `yaml:"learn_for,omitempty"`    // before a profile alarms
+	Observations uint64                  `yaml:"observations,omitempty"` // and so many
+	Ranges       []netip.Prefix          `yaml:"ranges,omitempty"`       // each one destination: pods, services, a provider's addresses
+}
+
+func (c profileConfig) validate(bad func(at, format string, args ...any)) {
+	if !c.Mode.Valid() {
+		bad("profiles.mode", "%q is not off, learn or alert", c.Mode)
+	}
+	for ns, m := range c.Namespaces {
+		if !m.Valid() || !plainName.MatchString(ns) {
+			bad("profiles.namespaces", "%q: %q is not a namespace with off, learn or alert", ns, m)
+		}
+	}
+	if d, err := time.ParseDuration(c.LearnFor); err != nil || d < time.Minute {
+		bad("profiles.learn_for", "%q is not a duration of at least 1m", c.LearnFor)
+	}
+	if c.Observations == 0 {
+		bad("profiles.observations", "must be at least 1")
+	}
+	for i, r := range c.Ranges {
+		if !r.IsValid() || r != r.Masked() || r.Bits() == 0 {
+			bad(fmt.Sprintf("profiles.ranges[%d]", i), "%s is not a range of addresses", r)
+		}
+	}
+}
+
+// on reports whether any namespace has profiles.
+func (c profileConfig) on() bool {
+	for _, m := range c.Namespaces {
+		if m != profile.Off {
+			return true
+		}
+	}
+	return c.Mode != profile.Off
+}
+
 func defaultConfig() config {
-	return config{SpoolBytes: 1 << 30, Source: sourceConfig{Proc: "/proc", Pins: "/sys/fs/bpf/tourniquet", Environments: true}}
+	return config{Profiles: profileConfig{Mode: profile.Off, LearnFor: "24h", Observations: 1000}, SpoolBytes: 1 << 30, Source: sourceConfig{Proc: "/proc", Pins: "/sys/fs/bpf/tourniquet", Environments: true}}
 }
 
 func loadConfig(path string) (config, error) {
@@ -112,6 +157,7 @@ func (c config) validate() error {
 	if c.Source.Arguments > maxArguments {
 		bad("source.arguments", "at most %d", maxArguments)
 	}
+	c.Profiles.validate(bad)
 	if _, _, err := net.SplitHostPort(c.Metrics); err != nil && c.Metrics != "" {
 		bad("metrics", "%q is not host:port", c.Metrics)
 	}

@@ -41,6 +41,19 @@ func openEyes(c config, longest time.Duration, log *slog.Logger) (*eyes, error) 
 	return openKernel(c, longest, log)
 }
 
+// seesRings reports whether opens through an io_uring are seen: not where the hook is on the system calls.
+func (e *eyes) seesRings() bool {
+	if e.reader == nil {
+		return false
+	}
+	for _, s := range e.reader.Status() {
+		if s.Hook == bpf.HookOpen {
+			return s.Err == nil && (s.Tier == bpf.TierLSM || s.Tier == bpf.TierFentry)
+		}
+	}
+	return false
+}
+
 func degradations() []string {
 	var out []string
 	if os.Geteuid() != 0 {

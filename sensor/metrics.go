@@ -1,10 +1,13 @@
 package main
 
 import (
+	"regexp"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tourniquet.dev/tourniquet/bpf"
 	"tourniquet.dev/tourniquet/internal/sys/spool"
+	"tourniquet.dev/tourniquet/sensor/node"
 )
 
 // collector shows what the sensor saw, and what it did not.
@@ -18,12 +21,18 @@ var (
 	descSpool = prometheus.NewDesc("tourniquet_spool_pending", "Records in the spool that are not acknowledged.", []string{"lane"}, nil)
 	descFull  = prometheus.NewDesc("tourniquet_spool_refused_total", "Records that found no room.", []string{"lane"}, nil)
 	descLost  = prometheus.NewDesc("tourniquet_spool_lost_total", "Records that were lost to damage on the disk.", nil, nil)
-	descTree  = prometheus.NewDesc("tourniquet_sensor_processes", "Processes that are remembered.", []string{"state"}, nil)
+	descLoss  = prometheus.NewDesc("tourniquet_sensor_loss_total",
+		"What is missing, by cause: kernel events by kind and class, detections by the spool's lane.", []string{"cause", "kind", "class"}, nil)
+	descWait    = prometheus.NewDesc("tourniquet_sensor_waiting", "Detections that wait for their pod to be known.", nil, nil)
+	descBytes   = prometheus.NewDesc("tourniquet_spool_bytes", "Size of the spool on disk.", nil, nil)
+	descProfile = prometheus.NewDesc("tourniquet_sensor_profiles", "Profiles of workloads in memory.", []string{"state"}, nil)
+	descDrift   = prometheus.NewDesc("tourniquet_sensor_profile_total", "Drifts told, and what profiles could not take.", []string{"what"}, nil)
+	descTree    = prometheus.NewDesc("tourniquet_sensor_processes", "Processes that are remembered.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descKernel, descNode, descShip, descSpool, descFull, descLost, descTree} {
+	for _, d := range []*prometheus.Desc{descKernel, descNode, descShip, descSpool, descFull, descLost, descLoss, descWait, descBytes, descProfile, descDrift, descTree} {
 		out <- d
 	}
 }
@@ -35,23 +44,62 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	n := c.a.node.Stats()
 	for what, v := range map[string]uint64{"events": n.Events, "matched": n.Matched, "coalesced": n.Coalesced, "spooled": n.Spooled, "lost": n.Lost,
-		"blind": n.Blind, "uring": n.Uring, "rule-error": n.RuleError, "orders": n.Orders, "orders-refused": n.Refused} {
+		"blind": n.Blind, "uring": n.Uring, "rule-error": n.RuleError, "orders": n.Orders, "orders-refused": n.Refused, "told-of-loss": n.Told, "pod-unknown": n.Nameless} {
 		count(descNode, v, what)
 	}
+	for labels, v := range lossFigures(n.Losses) {
+		count(descLoss, v, labels[:]...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(descWait, float64(n.Waiting))
+	c.profiles(n.Unprofiled, count, gauge)
 	s := c.a.ship.Stats()
 	for outcome, v := range map[string]uint64{"sent": s.Sent, "dead-letter": s.DeadLetter, "rejected": s.Rejected, "retried": s.Retries} {
 		count(descShip, v, outcome)
 	}
 	p := c.a.spool.Stats()
 	count(descLost, p.Lost)
+	gauge(descBytes, float64(p.Bytes))
 	for lane := range p.Pending {
 		count(descFull, p.Refused[lane], spool.Lane(lane).String())
-		out <- prometheus.MustNewConstMetric(descSpool, prometheus.GaugeValue, float64(p.Pending[lane]), spool.Lane(lane).String())
+		gauge(descSpool, float64(p.Pending[lane]), spool.Lane(lane).String())
 	}
 	t := c.a.eyes.tree.Stats()
-	out <- prometheus.MustNewConstMetric(descTree, prometheus.GaugeValue, float64(t.Live), "live")
-	out <- prometheus.MustNewConstMetric(descTree, prometheus.GaugeValue, float64(t.Dead), "dead")
+	gauge(descTree, float64(t.Live), "live")
+	gauge(descTree, float64(t.Dead), "dead")
 	c.kernel(count)
+}
+
+func (c collector) profiles(unprofiled uint64, count func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	if c.a.profiles == nil {
+		return
+	}
+	s := c.a.profiles.Stats()
+	gauge(descProfile, float64(s.Alerting), "alert")
+	gauge(descProfile, float64(s.Profiles-s.Alerting), "learn")
+	for what, v := range map[string]uint64{"drift": s.Drifts, "failed": s.Failed, "refused": s.Refused, "unprofiled": unprofiled} {
+		count(descDrift, v, what)
+	}
+}
+
+// labelForm is what a label may be: a recording may name any kind. How many there are node bounds.
+var labelForm = regexp.MustCompile(`^[a-z][a-z-]{0,23}$`)
+
+// lossFigures are the losses by cause, kind and class, those of a strange name together.
+func lossFigures(losses []node.Loss) map[[3]string]uint64 {
+	out := map[[3]string]uint64{}
+	for _, l := range losses {
+		labels := [3]string{l.Cause, l.Kind, l.Class}
+		for i, v := range labels {
+			if v != "" && !labelForm.MatchString(v) {
+				labels[i] = "other"
+			}
+		}
+		out[labels] += l.Count
+	}
+	return out
 }
 
 func (c collector) kernel(count func(*prometheus.Desc, uint64, ...string)) {

@@ -153,6 +153,9 @@ func TestBadStartIsSaid(t *testing.T) {
 		"an unknown key":        {func(c map[string]any) { c["clutser"] = "x" }, "clutser"},
 		"no name":               {func(c map[string]any) { c["node"] = "" }, "node:"},
 		"a path in the address": {func(c map[string]any) { c["intake"].(map[string]any)["url"] = "http://x/y" }, "intake.url"},
+		"a strange mode":        {func(c map[string]any) { c["profiles"] = map[string]any{"mode": "watch"} }, "profiles.mode"},
+		"a range that is all":   {func(c map[string]any) { c["profiles"] = map[string]any{"ranges": []string{"0.0.0.0/0"}} }, "profiles.ranges[0]"},
+		"too short a window":    {func(c map[string]any) { c["profiles"] = map[string]any{"learn_for": "1s"} }, "profiles.learn_for"},
 		"another root":          {func(c map[string]any) { c["root"] = otherRoot(t) }, "signature"},
 		"no recording":          {func(c map[string]any) { c["source"].(map[string]any)["recording"] = "none.jsonl" }, "none.jsonl"},
 	} {

@@ -23,6 +23,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/trust"
 	"tourniquet.dev/tourniquet/sensor/node"
 	"tourniquet.dev/tourniquet/sensor/process"
+	"tourniquet.dev/tourniquet/sensor/profile"
 	"tourniquet.dev/tourniquet/sensor/rule"
 	"tourniquet.dev/tourniquet/sensor/ship"
 )
@@ -39,6 +40,8 @@ type agent struct {
 	pods   *process.Pods // nil without an API server
 	spool  *spool.Spool
 	ship   *ship.Shipper
+
+	profiles *profile.Book // nil where none are kept
 }
 
 // serve runs until ctx ends or a part fails.
@@ -96,10 +99,16 @@ func (a *agent) build(t *trust.File) error {
 	o := node.Options{
 		Cluster: a.config.Cluster, Node: a.config.Node, Account: a.config.Account, Trust: t, Signer: signer, BootID: boot,
 		Instance: boot + ":" + strconv.FormatInt(time.Now().UnixNano(), 36), Source: a.eyes.source, Tree: a.eyes.tree, Cgroups: a.eyes.cgroups,
-		Rules: rules, Spool: a.spool, Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
+		Rules: rules, Spool: a.spool, SeesRings: a.eyes.seesRings(), Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
 	}
 	if a.eyes.holds != nil {
 		o.Holds = a.eyes.holds
+	}
+	if err := a.openProfiles(); err != nil {
+		return err
+	}
+	if a.profiles != nil {
+		o.Profiles = a.profiles
 	}
 	if !a.config.Kubernetes.Off {
 		a.pods, err = process.NewPods(process.PodOptions{Kubeconfig: a.config.Kubernetes.Kubeconfig, Node: a.config.Node,
@@ -119,6 +128,28 @@ func (a *agent) build(t *trust.File) error {
 		return err
 	}
 	a.ship = ship.New(ship.Options{Queue: a.spool, URL: strings.TrimSuffix(a.config.Intake.URL, "/"), Token: a.token, Client: client, Log: a.log})
+	return nil
+}
+
+func (a *agent) openProfiles() error {
+	c := a.config.Profiles
+	if !c.on() {
+		return nil
+	}
+	if a.config.Kubernetes.Off {
+		a.log.Warn("degraded", "lacks", "profiles: without the API server it is not known whose behaviour it is")
+		return nil
+	}
+	learn, err := time.ParseDuration(c.LearnFor)
+	if err != nil {
+		return fmt.Errorf("profiles.learn_for: %w", err)
+	}
+	folder, err := profile.OpenFolder(filepath.Join(a.config.State, "profiles"))
+	if err != nil {
+		return err
+	}
+	a.profiles = profile.NewBook(profile.Options{Mode: c.Mode, Namespaces: c.Namespaces, Ranges: c.Ranges, Store: folder,
+		Window: profile.Window{For: learn, Observations: c.Observations}})
 	return nil
 }
 

@@ -80,33 +80,48 @@ func (n *Node) wait() bool {
 // emit brings one detection into the spool. What ctx's end has overtaken is still written: it is local and short.
 func (n *Node) emit(ctx context.Context, f found, pod process.Pod, known bool) error {
 	d := f.detection
+	if !known {
+		n.count.nameless.Add(1)
+	}
 	locate(d.Workload, f.container, pod, known)
 	d.Identities = n.identities(f, pod, known)
-	uid := fmt.Sprintf("%s-%d", n.o.Instance, n.seq.Add(1))
-	d.UID, d.Source = uid, detection.Source{Kind: detection.Sensor, Name: n.o.Node, UID: uid}
-	d.Redact()
-	if err := d.Validate(); err != nil {
-		n.count.lost.Add(1)
-		n.o.Log.Error("a detection is not valid and was not told of", "detection_id", uid, "rule", d.Rule, "err", err)
+	err := n.send(ctx, d)
+	switch {
+	case errors.Is(err, errInvalid):
+		n.lose(lossKey{Cause: causeInvalid})
+		n.o.Log.Error("a detection was not told of", "detection_id", d.UID, "rule", d.Rule, "err", err)
 		return nil
-	}
-	lane := spool.Normal
-	if d.Severity.Rank() >= detection.High.Rank() {
-		lane = spool.Critical
-	}
-	err := n.put(ctx, authz.TypeDetection, lane, d)
-	if errors.Is(err, spool.ErrFull) {
-		n.count.lost.Add(1)
-		n.o.Log.Error("a detection was lost: the spool is full", "detection_id", uid, "rule", d.Rule, "severity", d.Severity)
+	case errors.Is(err, spool.ErrFull):
+		n.lose(lossKey{Cause: causeSpoolFull, Class: laneOf(d).String()})
+		n.o.Log.Error("a detection was lost: the spool is full", "detection_id", d.UID, "rule", d.Rule, "severity", d.Severity)
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		n.count.lost.Add(1)
-		return fmt.Errorf("spool detection %s: %w", uid, err)
+		return fmt.Errorf("spool detection %s: %w", d.UID, err)
 	}
 	n.count.spooled.Add(1)
-	n.o.Log.Info("detected", "detection_id", uid, "rule", d.Rule, "severity", d.Severity, "pod_uid", d.Workload.PodUID)
+	n.o.Log.Info("detected", "detection_id", d.UID, "rule", d.Rule, "severity", d.Severity, "pod_uid", d.Workload.PodUID)
 	return nil
+}
+
+var errInvalid = errors.New("the detection is not valid")
+
+// send gives a detection its id, and has it on disk when it returns.
+func (n *Node) send(ctx context.Context, d *detection.Detection) error {
+	d.UID = fmt.Sprintf("%s-%d", n.o.Instance, n.seq.Add(1))
+	d.Source = detection.Source{Kind: detection.Sensor, Name: n.o.Node, UID: d.UID}
+	d.Redact()
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return n.put(ctx, authz.TypeDetection, laneOf(d), d)
+}
+
+func laneOf(d *detection.Detection) spool.Lane {
+	if d.Severity.Rank() >= detection.High.Rank() {
+		return spool.Critical
+	}
+	return spool.Normal
 }
 
 // put signs a statement and has it on disk when it returns.

@@ -39,6 +39,7 @@ func locate(w *detection.Workload, c process.Container, pod process.Pod, known b
 // environment of its container's start could not be yet: both attest. Anything else is only claimed.
 func (n *Node) identities(f found, pod process.Pod, known bool) []identity.Identity {
 	var out []identity.Identity
+	e := evidence{into: f.detection}
 	add := func(id identity.Identity) {
 		same := func(o identity.Identity) bool { return o.Key() == id.Key() }
 		if id.Validate() == nil && len(out) < 16 && !slices.ContainsFunc(out, same) {
@@ -46,6 +47,7 @@ func (n *Node) identities(f found, pod process.Pod, known bool) []identity.Ident
 		}
 	}
 	aws := func(h process.Hints, link identity.Link, evidence string) {
+		e.held(h, evidence)
 		if h.AccessKeyID != "" {
 			add(identity.Identity{Kind: identity.AccessKey, Scope: n.o.Account, Name: h.AccessKeyID, Link: link, Evidence: evidence})
 		}
@@ -62,6 +64,7 @@ func (n *Node) identities(f found, pod process.Pod, known bool) []identity.Ident
 		aws(f.first.hints, identity.Claimed, fromEnvironment)
 	}
 	aws(n.actorHints(f), identity.Claimed, fromEnvironment)
+	e.files(f.files)
 	if known && pod.ServiceAccount != "" {
 		add(identity.Identity{Kind: identity.ServiceAccount, Scope: n.o.Cluster, Namespace: pod.Namespace, Name: pod.ServiceAccount,
 			Link: identity.Attested, Evidence: fromSpecification})

@@ -59,6 +59,10 @@ type Options struct {
 	Pods    Pods  // nil: workloads are named by what the cgroup's path says
 	Holds   Holds // nil: orders are told of as refused
 	Spool   Spool
+	// Profiles learn what each workload does; nil: none do.
+	Profiles Profiles
+	// SeesRings says that opens through an io_uring are seen: the open hook is of a tier above the system calls.
+	SeesRings bool
 	// Watch has the kernel tell of a cgroup; nil where the source tells of all.
 	Watch func(cgroup uint64) error
 	// Hints reads the environment of a process; nil where that is not granted.
@@ -66,6 +70,8 @@ type Options struct {
 	// State is the folder in which orders are remembered.
 	State string
 	Log   *slog.Logger
+	// Queue is how many detections may be on their way to the spool; 0: 1024. The source waits when they are more.
+	Queue int
 	// Now is the wall clock and Boot the kernel's; the machine's if nil.
 	Now  func() time.Time
 	Boot func() time.Duration
@@ -91,10 +97,19 @@ type Stats struct {
 	RuleError uint64
 	Orders    uint64 // obeyed
 	Refused   uint64 // orders
+	Waiting   int    // detections that wait for their pod now
+	Nameless  uint64 // detections that went on without their pod's name
+
+	// Losses are what is missing, by cause, since the start; Told are the detections that told of them, which the
+	// figures above do not count.
+	Losses []Loss
+	Told   uint64
+	// Unprofiled are events that no profile took, because it was not known in time whose they are.
+	Unprofiled uint64
 }
 
 type counters struct {
-	events, matched, coalesced, spooled, lost, blind, uring, ruleError, orders, refused atomic.Uint64
+	events, matched, coalesced, spooled, lost, blind, uring, ruleError, orders, refused, told, unprofiled, nameless atomic.Uint64
 }
 
 // Node is the sensor of one machine.
@@ -104,11 +119,15 @@ type Node struct {
 	recent  *recent
 	first   *firsts
 	young   young
+	losses  *losses
+	opened  *opened
+	drifts  *drifts
 	orders  *orders
 	found   chan found
 	waiting chan struct{}
 	seq     atomic.Uint64
 
+	damaged   uint64        // records that the spool lost; tellLosses' own
 	completed time.Duration // when the tree was last completed; observe's own
 }
 
@@ -120,8 +139,12 @@ func New(o Options) (*Node, error) {
 	if o.Boot == nil {
 		o.Boot = hold.Now
 	}
-	n := &Node{o: o, recent: newRecent(), found: make(chan found, foundQueue), waiting: make(chan struct{}, maxWaiting)}
+	if o.Queue == 0 {
+		o.Queue = foundQueue
+	}
+	n := &Node{o: o, recent: newRecent(), found: make(chan found, o.Queue), waiting: make(chan struct{}, maxWaiting)}
 	n.first, n.young.made = newFirsts(o.Tree, o.Hints, o.Boot), map[uint64]time.Duration{}
+	n.losses, n.opened, n.drifts = newLosses(), newOpened(), newDrifts()
 	var err error
 	if n.orders, err = newOrders(n); err != nil {
 		return nil, err
@@ -136,7 +159,8 @@ func (n *Node) PodChanged(p process.Pod) { n.orders.podChanged(p) }
 func (n *Node) Stats() Stats {
 	c := &n.count
 	return Stats{Events: c.events.Load(), Matched: c.matched.Load(), Coalesced: c.coalesced.Load(), Spooled: c.spooled.Load(), Lost: c.lost.Load(),
-		Blind: c.blind.Load(), Uring: c.uring.Load(), RuleError: c.ruleError.Load(), Orders: c.orders.Load(), Refused: c.refused.Load()}
+		Blind: c.blind.Load(), Uring: c.uring.Load(), RuleError: c.ruleError.Load(), Orders: c.orders.Load(), Refused: c.refused.Load(),
+		Waiting: len(n.waiting), Nameless: c.nameless.Load(), Losses: n.losses.all(), Told: c.told.Load(), Unprofiled: c.unprofiled.Load()}
 }
 
 // Run works until ctx is done or a recorded source has ended and everything of it is spooled, which are no errors. It may
@@ -148,8 +172,15 @@ func (n *Node) Run(ctx context.Context) error {
 		return fmt.Errorf("adopt holds: %w", err)
 	}
 	events := make(chan probe.Event, eventQueue)
-	var source, emit, obey, look sync.WaitGroup
+	var source, emit, obey, look, tell sync.WaitGroup
+	ended := make(chan struct{})
 	look.Go(func() { n.lookAtYoung(ctx) })
+	tell.Go(func() {
+		if err := n.tellLosses(ctx, ended); err != nil {
+			cancel(err)
+		}
+	})
+	tell.Go(func() { n.saveProfiles(ended) })
 	source.Go(func() {
 		defer close(events)
 		if err := n.o.Source.Run(ctx, events); err != nil {
@@ -169,9 +200,12 @@ func (n *Node) Run(ctx context.Context) error {
 	for e := range events {
 		n.observe(ctx, e)
 	}
+	n.drifts.flushAll(ctx, n)
 	close(n.found)
 	source.Wait()
 	emit.Wait()
+	close(ended) // and what was lost up to here is told of
+	tell.Wait()
 	if n.o.Holds == nil { // a recording has ended; a node that holds obeys on
 		cancel(nil)
 	}

@@ -55,15 +55,16 @@ func (s *script) Wall(at time.Duration) time.Time { return s.boot.Add(at) }
 
 // memory keeps what is appended, and can be full.
 type memory struct {
-	mu   sync.Mutex
-	held []authz.Envelope
-	full bool
+	mu    sync.Mutex
+	held  []authz.Envelope
+	full  bool
+	small int // entries that there is room for; 0: any number
 }
 
 func (s *memory) Append(_ context.Context, _ spool.Lane, payload []byte) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.full {
+	if s.full || (s.small > 0 && len(s.held) >= s.small) {
 		return 0, spool.ErrFull
 	}
 	e, err := authz.DecodeEnvelope(payload)
@@ -158,6 +159,12 @@ func (r *rig) play(t *testing.T, change func(*node.Options), events ...probe.Eve
 	if err := n.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return n, r.told(t)
+}
+
+// told is what stands in the spool.
+func (r *rig) told(t *testing.T) []*detection.Detection {
+	t.Helper()
 	var out []*detection.Detection
 	for _, e := range r.spool.envelopes() {
 		d, err := authz.OpenDetection(r.world.TrustFile, e)
@@ -166,7 +173,7 @@ func (r *rig) play(t *testing.T, change func(*node.Options), events ...probe.Eve
 		}
 		out = append(out, d)
 	}
-	return n, out
+	return out
 }
 
 // Events of a container whose main program is /app/cart, process 10.

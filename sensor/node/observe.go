@@ -18,6 +18,7 @@ type found struct {
 	container process.Container
 	first     first
 	actor     probe.ID
+	files     []string // credential files that the actor's process tree opened
 }
 
 // observe takes one event. It runs in the one goroutine that empties the source, so it waits for nothing but a place in
@@ -27,6 +28,7 @@ func (n *Node) observe(ctx context.Context, e probe.Event) {
 	switch e := e.(type) {
 	case *probe.Blind:
 		n.count.blind.Add(e.Count)
+		n.losses.add(lossKey{string(e.Cause), e.Lost, e.Class}, e.Count, n.o.Source.Wall(e.From), n.o.Source.Wall(e.At))
 		n.o.Log.Error("kernel events are missing", "kind", e.Lost, "class", e.Class, "cause", e.Cause, "count", e.Count, "from", e.From, "to", e.At)
 		return
 	case *probe.Cgroup:
@@ -43,7 +45,7 @@ func (n *Node) observe(ctx context.Context, e probe.Event) {
 	n.first.saw(m.Cgroup, e)
 	if _, ok := e.(*probe.Uring); ok {
 		n.count.uring.Add(1)
-		n.o.Log.Warn("io_uring set up: opens through it are not seen", "pod_uid", group.Container.PodUID, "comm", m.Comm)
+		n.lostSight(ctx, m, group)
 		return
 	}
 	event, ok := n.event(e)
@@ -56,17 +58,26 @@ func (n *Node) observe(ctx context.Context, e probe.Event) {
 		n.count.ruleError.Add(1)
 		n.o.Log.Error("a rule said nothing", "err", err)
 	}
+	n.opened.saw(event, who.Tree(), all)
+	f := found{container: group.Container, first: first, actor: m.Process(), files: n.opened.of(who.Tree())}
 	for _, d := range all {
-		n.count.matched.Add(1)
-		if !n.recent.take(d, who.Tree(), m.At) {
-			n.count.coalesced.Add(1)
-			continue
-		}
-		select {
-		case n.found <- found{detection: d, container: group.Container, first: first, actor: m.Process()}:
-		case <-ctx.Done():
-			n.count.lost.Add(1)
-		}
+		n.tell(ctx, d, f, who.Tree(), m.At)
+	}
+	n.profile(ctx, e, who, f, len(all) > 0)
+}
+
+// tell has a detection go on to the spool, unless it tells of what was told of just now.
+func (n *Node) tell(ctx context.Context, d *detection.Detection, f found, tree rule.Tree, at time.Duration) {
+	n.count.matched.Add(1)
+	if !n.recent.take(d, tree, at) {
+		n.count.coalesced.Add(1)
+		return
+	}
+	f.detection = d
+	select {
+	case n.found <- f:
+	case <-ctx.Done():
+		n.lose(lossKey{Cause: causeStopping})
 	}
 }
 
@@ -93,6 +104,7 @@ func (n *Node) cgroup(e *probe.Cgroup) {
 	case !group.Contained:
 	case group.Removed:
 		n.first.forget(group.ID)
+		n.drifts.ended(n, group.ID)
 	default:
 		n.watch(group)
 		if group.Container.ID != "" {

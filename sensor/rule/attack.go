@@ -15,4 +15,6 @@ var attack = map[string]struct {
 	"T1041":     {"Exfiltration Over C2 Channel", []string{"TA0010"}},
 	"T1611":     {"Escape to Host", []string{"TA0004"}},
 	"T1105":     {"Ingress Tool Transfer", []string{"TA0011"}},
+	"T1059":     {"Command and Scripting Interpreter", []string{"TA0002"}},
+	"T1685":     {"Disable or Modify Tools", []string{"TA0112"}},
 }
