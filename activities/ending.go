@@ -9,6 +9,7 @@ import (
 
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 )
 
 // UndoStep takes one step off. It needs a signed release among the decisions, or the gate's own finding that the
@@ -92,7 +93,10 @@ func (g *Gate) restore(ctx context.Context, rec *record, r *plan.Receipt) error 
 	if rec.receipt != nil {
 		applied = *rec.receipt
 	}
-	if err := action.Undo(ctx, in, applied); err != nil {
+	fault.Point("undo.call/before")
+	err := action.Undo(ctx, in, applied)
+	fault.Point("undo.call/after")
+	if err != nil {
 		return fmt.Errorf("undo %s: %w", in.Step.Action, err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/ledger"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 	"tourniquet.dev/tourniquet/internal/trust"
 )
 
@@ -130,6 +131,7 @@ func (g *Gate) intend(ctx context.Context, in StepInput) (*record, error) {
 		return nil, fmt.Errorf("find targets of %s: %w", step.Action, err)
 	}
 	policy, now := g.o.Policy(), g.now()
+	fault.Point("authorize.verify/before")
 	verdict, err := authz.Judge(policy.Trust, policy.Books, p, authz.Request{Verb: authz.VerbApply, Step: in.Step, Found: targets, Standing: standing}, envelopes, g.mem.spent(nil), now)
 	if err != nil {
 		return nil, g.refused(in, authz.VerbApply, err)
@@ -142,10 +144,12 @@ func (g *Gate) intend(ctx context.Context, in StepInput) (*record, error) {
 		}
 		return nil, err
 	}
+	fault.Point("ledger.intent/before")
 	body := intentWritten{Intent: intent, Playbook: p.Playbook.Name, Unattended: verdict.Unattended, Nonces: verdict.Nonces, Decisions: in.Decisions}
 	if err := g.record(entryIntent, body); err != nil {
 		return nil, err
 	}
+	fault.Point("ledger.intent/after")
 	return g.mem.steps[intent.Key], nil
 }
 
@@ -196,7 +200,9 @@ func (g *Gate) carryOut(ctx context.Context, rec *record) (StepOutput, error) {
 		return StepOutput{}, g.giveUp(ctx, action, rec, fmt.Errorf("not begun within %s: %w", patience(in), ErrRefused))
 	}
 	rec.tried = g.now()
+	fault.Point("apply.call/before")
 	receipt, err := action.Apply(ctx, in)
+	fault.Point("apply.call/after")
 	switch {
 	case err == nil:
 		receipt.Phase = plan.Applied
@@ -259,7 +265,12 @@ func (g *Gate) conclude(rec *record, r plan.Receipt) error {
 	if err != nil {
 		return fmt.Errorf("sign receipt: %w", err)
 	}
-	return g.record(entryReceipt, receiptWritten{Receipt: r, Envelope: env})
+	fault.Point("ledger.result/before")
+	if err := g.record(entryReceipt, receiptWritten{Receipt: r, Envelope: env}); err != nil {
+		return err
+	}
+	fault.Point("ledger.result/after")
+	return nil
 }
 
 // failGroup puts on record that an atomic group failed: the one reason for which steps come off without a person or

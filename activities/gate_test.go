@@ -137,6 +137,7 @@ func (l lock) Undo(_ context.Context, in plan.Intent, _ plan.Receipt) error {
 		if l.read(img.Target.UID) != was {
 			l.write(img.Target.UID, was, "undo "+string(l.name))
 		}
+		l.moment("during undo")
 	}
 	l.moment("after undo")
 	return nil
@@ -430,55 +431,80 @@ func TestLastReleaseRestores(t *testing.T) {
 	}
 }
 
-// TestKilledAtAnyPointResumes is I23 at the enforcer: kill -9 before, during and after each effect, then a new process
-// finishes what the journal shows begun, with one effect in the end.
-func TestKilledAtAnyPointResumes(t *testing.T) {
+// TestI23KilledAtAnyPointResumes: kill -9 before, during and after each effect and each undo, then a new process finishes
+// what the journal shows begun, with one effect for each target in the end.
+func TestI23KilledAtAnyPointResumes(t *testing.T) {
 	if dir := os.Getenv("GATE_CHILD_DIR"); dir != "" {
-		child(t, dir, os.Getenv("GATE_CHILD_DIE"))
+		child(t, dir, os.Getenv("GATE_CHILD_DIE"), os.Getenv("GATE_CHILD_STEP"))
 		return
 	}
-	for _, point := range []string{"before apply", "during apply", "after apply", "before undo", "after undo"} {
-		t.Run(point, func(t *testing.T) {
-			dir := t.TempDir()
-			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyPointResumes$")
-			cmd.Env = append(os.Environ(), "GATE_CHILD_DIR="+dir, "GATE_CHILD_DIE="+point)
-			if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
-				t.Fatalf("the child ended with %v: %s", err, out)
-			}
-			b := newBench(t, dir)
-			if strings.Contains(point, "undo") {
-				b.now = start.Add(11 * time.Minute)
-			}
-			if err := b.gate.Resume(context.Background()); err != nil {
-				t.Fatal(err)
-			}
-			want := []string{"apply node/cut-network"}
-			if strings.Contains(point, "undo") {
-				want = append(want, "undo node/cut-network")
-			}
-			if diff := cmp.Diff(want, b.sys.effects()); diff != "" {
-				t.Errorf("effects (-want +got):\n%s", diff)
-			}
-			kinds := map[string]int{}
-			if err := b.jrnl.Range(0, func(_ int64, e ledger.Entry) error { kinds[e.Kind]++; return nil }); err != nil {
-				t.Fatal(err)
-			}
-			if kinds["receipt"] != len(want) || kinds["intent"] != 1 {
-				t.Errorf("journal has %v", kinds)
-			}
-		})
+	for _, step := range []string{"one target", "two targets"} {
+		for _, point := range []string{"before apply", "during apply", "after apply", "before undo", "during undo", "after undo"} {
+			t.Run(step+", "+point, func(t *testing.T) { killed(t, point, step) })
+		}
 	}
 }
 
-func child(t *testing.T, dir, die string) {
+func killed(t *testing.T, point, step string) {
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestI23KilledAtAnyPointResumes$")
+	cmd.Env = append(os.Environ(), "GATE_CHILD_DIR="+dir, "GATE_CHILD_DIE="+point, "GATE_CHILD_STEP="+step)
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("the child ended with %v: %s", err, out)
+	}
 	b := newBench(t, dir)
+	undone := strings.Contains(point, "undo")
+	if undone {
+		b.now = start.Add(11 * time.Minute)
+	}
+	if err := b.gate.Resume(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	action, targets := "node/cut-network", 1
+	if step == "two targets" {
+		action, targets = "aws/deactivate-keys", 2
+	}
+	var want []string
+	for _, verb := range []string{"apply ", "undo "}[:map[bool]int{false: 1, true: 2}[undone]] {
+		for range targets {
+			want = append(want, verb+action)
+		}
+	}
+	if diff := cmp.Diff(want, b.sys.effects()); diff != "" {
+		t.Errorf("effects (-want +got):\n%s", diff)
+	}
+	kinds := map[string]int{}
+	if err := b.jrnl.Range(0, func(_ int64, e ledger.Entry) error { kinds[e.Kind]++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if receipts := map[bool]int{false: 1, true: 2}[undone]; kinds["receipt"] != receipts || kinds["intent"] != 1 {
+		t.Errorf("journal has %v", kinds)
+	}
+}
+
+func child(t *testing.T, dir, die, step string) {
+	b := newBench(t, dir)
+	p, at, end := b.w.Plan(plan.Stop), 0, func(in activities.StepInput) error {
+		b.now = start.Add(11 * time.Minute)
+		return b.gate.Tend(context.Background())
+	}
+	if step == "two targets" {
+		b.more = []plan.Target{b.w.Key(authztest.KeyID), b.w.Key("AKIATESTSECOND000002")}
+		b.reopen(t)
+		p, at = b.w.Plan(plan.Full), 2
+		end = func(in activities.StepInput) error {
+			in.Decisions = []authz.Envelope{b.w.Decide(authz.Release, p, "ana", trust.OwnKey)}
+			_, err := b.gate.UndoStep(context.Background(), in)
+			return err
+		}
+	}
 	b.sys.die = die
-	in := b.input(b.w.Plan(plan.Stop), 0)
+	b.reopen(t)
+	in := b.input(p, at, b.w.Decide(authz.Approve, p, "ana", trust.Click))
 	if _, err := b.gate.ApplyStep(context.Background(), in); err != nil {
 		t.Fatal(err)
 	}
-	b.now = start.Add(11 * time.Minute)
-	if err := b.gate.Tend(context.Background()); err != nil {
+	if err := end(in); err != nil {
 		t.Fatal(err)
 	}
 	t.Fatal("nobody killed the child")

@@ -10,6 +10,7 @@ import (
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/canonical"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 )
 
 // maxState bounds a pre-image's state.
@@ -47,6 +48,7 @@ func (l lever[S]) capture(ctx context.Context, t plan.Target) (plan.PreImage, er
 func (l lever[S]) apply(ctx context.Context, in plan.Intent, r *plan.Receipt) error {
 	for _, image := range in.PreImages {
 		effect, at, err := l.applyOne(ctx, image)
+		fault.Point("apply.call/during")
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", in.Step.Action, image.Target, err)
 		}
@@ -85,7 +87,9 @@ func (l lever[S]) applyOne(ctx context.Context, image plan.PreImage) (plan.Effec
 func (l lever[S]) undo(ctx context.Context, in plan.Intent) error {
 	var errs []error
 	for _, image := range slices.Backward(in.PreImages) {
-		if err := l.undoOne(ctx, image); err != nil {
+		err := l.undoOne(ctx, image)
+		fault.Point("undo.call/during")
+		if err != nil {
 			errs = append(errs, fmt.Errorf("undo %s %s: %w", in.Step.Action, image.Target, err))
 		}
 	}

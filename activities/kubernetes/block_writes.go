@@ -16,6 +16,7 @@ import (
 
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 )
 
 // BlockedExpression is the heart of the pre-staged policy: a request made with a token that is bound to a listed pod is
@@ -139,6 +140,7 @@ func (b blockWrites) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, e
 	r := b.receipt(in)
 	for _, image := range in.PreImages {
 		effect, err := b.applyOne(ctx, in, image)
+		fault.Point("apply.call/during")
 		if err != nil {
 			return r, fmt.Errorf("block writes of %s: %w", image.Target, err)
 		}

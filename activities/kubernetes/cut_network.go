@@ -15,6 +15,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/canonical"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 	"tourniquet.dev/tourniquet/internal/trust"
 )
 
@@ -131,6 +132,7 @@ func (c cutNetwork) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, er
 		if err := c.post(ctx, in, image.Target, order); err != nil {
 			return r, fmt.Errorf("order network cut of %s: %w", image.Target, err)
 		}
+		fault.Point("apply.call/during")
 		effect, err := effectOf(image.Target, "order given to the node", orderKey(in), networkState{UID: image.Target.UID})
 		if err != nil {
 			return r, err

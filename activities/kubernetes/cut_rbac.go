@@ -13,6 +13,7 @@ import (
 
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 )
 
 // binding is a RoleBinding or a ClusterRoleBinding.
@@ -184,6 +185,7 @@ func (c cutRBAC) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, error
 	r := c.receipt(in)
 	for _, image := range in.PreImages {
 		effect, err := c.applyOne(ctx, in, image)
+		fault.Point("apply.call/during")
 		if err != nil {
 			return r, fmt.Errorf("cut %s off %s: %w", in.Step.Target, image.Target, err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"tourniquet.dev/tourniquet/activities"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/fault"
 )
 
 // podState is a pod as a pre-image records it: what isolating it changes, and nothing that moves by itself.
@@ -204,6 +205,7 @@ func (i isolatePod) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, er
 	r := i.receipt(in)
 	for _, image := range in.PreImages {
 		effect, err := i.applyOne(ctx, in, image)
+		fault.Point("apply.call/during")
 		if err != nil {
 			return r, fmt.Errorf("isolate %s: %w", image.Target, err)
 		}

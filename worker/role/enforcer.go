@@ -69,13 +69,16 @@ func (f Enforcer) Start(ctx context.Context, e *Env) ([]worker.Worker, func() er
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tend(ctx, e.Log, gate, j, f.Tend)
+		if err := tend(ctx, e.Log, gate, j, f.Tend); err != nil {
+			e.Fail(err)
+		}
 	}()
 	return []worker.Worker{w}, func() error { <-done; return j.Close() }, nil
 }
 
-// tend looks after holds until ctx ends. A poisoned journal ends it: the process must restart and read what is true.
-func tend(ctx context.Context, log *slog.Logger, gate *activities.Gate, j *journal.Journal, every time.Duration) {
+// tend looks after holds until ctx ends. A poisoned journal is an error: the process has to end, so that it is started
+// again and reads what is true.
+func tend(ctx context.Context, log *slog.Logger, gate *activities.Gate, j *journal.Journal, every time.Duration) error {
 	if every == 0 {
 		every = time.Second
 	}
@@ -84,12 +87,11 @@ func tend(ctx context.Context, log *slog.Logger, gate *activities.Gate, j *journ
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 		if err := j.Err(); err != nil {
-			log.Error("the journal cannot be written; nothing more is done until this process restarts", "err", err)
-			return
+			return fmt.Errorf("the journal cannot be written: nothing more can be done before a restart: %w", err)
 		}
 		tctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		if err := gate.Tend(tctx); err != nil && ctx.Err() == nil {

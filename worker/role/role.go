@@ -67,6 +67,7 @@ type Env struct {
 	Log    *slog.Logger
 	Client client.Client
 	Ring   *temporalclient.KeyRing
+	fail   context.CancelCauseFunc
 	config Config
 	policy atomic.Pointer[activities.Policy]
 }
@@ -120,10 +121,14 @@ func (w Worker) configure(args []string, stderr io.Writer) error {
 }
 
 func (w Worker) serve(ctx context.Context, log *slog.Logger, stdout io.Writer) error {
+	told := ctx
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	e, err := w.connect(ctx, log)
 	if err != nil {
 		return err
 	}
+	e.fail = fail
 	defer e.Client.Close()
 	workers, ready, done, err := w.Start(ctx, e)
 	if err != nil {
@@ -148,10 +153,16 @@ func (w Worker) serve(ctx context.Context, log *slog.Logger, stdout io.Writer) e
 		wk.Stop()
 	}
 	if done != nil {
-		return done()
+		err = done()
 	}
-	return nil
+	if told.Err() == nil { // nobody told us to stop
+		err = errors.Join(context.Cause(ctx), err)
+	}
+	return err
 }
+
+// Fail ends the process with an error, so that whoever runs it starts it again.
+func (e *Env) Fail(err error) { e.fail(err) }
 
 func (w Worker) connect(ctx context.Context, log *slog.Logger) (*Env, error) {
 	c := *w.Common
