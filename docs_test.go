@@ -48,3 +48,56 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		t.Errorf("only %d paths found: the test looks past the documents", named)
 	}
 }
+
+// TestGuaranteesNameTheirTests: each promise of docs/guarantees.md names test functions that exist, one of them with the
+// promise's number in its name.
+func TestGuaranteesNameTheirTests(t *testing.T) {
+	text, err := os.ReadFile("docs/guarantees.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exist := testFunctions(t)
+	rows := regexp.MustCompile(`(?m)^\| (I[0-9]+) \|.*\| (.*) \|$`).FindAllStringSubmatch(string(text), -1)
+	if len(rows) < 15 {
+		t.Fatalf("only %d promises found: the test looks past the table", len(rows))
+	}
+	for _, row := range rows {
+		numbered := false
+		for _, name := range regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(row[2], -1) {
+			if !exist[name[1]] {
+				t.Errorf("%s names %s, which does not exist", row[1], name[1])
+			}
+			numbered = numbered || regexp.MustCompile(row[1]+`([^0-9]|$)`).MatchString(name[1])
+		}
+		if !numbered {
+			t.Errorf("%s names no test with its number", row[1])
+		}
+	}
+}
+
+// testFunctions are the test and fuzz functions of all modules.
+func testFunctions(t *testing.T) map[string]bool {
+	t.Helper()
+	form := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9]+)\(`)
+	out := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != "." {
+			if err != nil {
+				return err
+			}
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range form.FindAllStringSubmatch(string(text), -1) {
+			out[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}

@@ -223,8 +223,8 @@ func refusedWith(err error, code authz.Code) bool {
 	return err != nil && strings.Contains(err.Error(), string(code))
 }
 
-// TestGateActsOnlyOnAuthority is I1 and I5 at the enforcer: whatever Temporal schedules, only signatures count.
-func TestGateActsOnlyOnAuthority(t *testing.T) {
+// TestI1I5GateActsOnlyOnAuthority is I1 and I5 at the enforcer: whatever Temporal schedules, only signatures count.
+func TestI1I5GateActsOnlyOnAuthority(t *testing.T) {
 	ctx := context.Background()
 	for name, tc := range map[string]struct {
 		change func(*bench, *plan.Plan) activities.StepInput
@@ -260,8 +260,8 @@ func TestGateActsOnlyOnAuthority(t *testing.T) {
 	}
 }
 
-// TestOneIntentIsOneEffect: scheduled again, by a retry, a reset or by hand, a step has one effect, also after a restart.
-func TestOneIntentIsOneEffect(t *testing.T) {
+// TestI12OneIntentIsOneEffect: scheduled again, by a retry, a reset or by hand, a step has one effect, also after a restart.
+func TestI12OneIntentIsOneEffect(t *testing.T) {
 	ctx := context.Background()
 	b := newBench(t, t.TempDir())
 	in := b.input(b.w.Plan(plan.Stop), 0)
@@ -283,8 +283,8 @@ func TestOneIntentIsOneEffect(t *testing.T) {
 	}
 }
 
-// TestUndoNeedsAReason is I17 and I19: nothing but a signed release, the gate's clock or a failed group takes a cut off.
-func TestUndoNeedsAReason(t *testing.T) {
+// TestI17I19UndoNeedsAReason is I17 and I19: nothing but a signed release, the gate's clock or a failed group takes a cut off.
+func TestI17I19UndoNeedsAReason(t *testing.T) {
 	ctx := context.Background()
 	b := newBench(t, t.TempDir())
 	stop := b.input(b.w.Plan(plan.Stop), 0)
@@ -310,8 +310,8 @@ func TestUndoNeedsAReason(t *testing.T) {
 	}
 }
 
-// TestReviewStepStaysOnUntilAPersonReleases is I17's other half.
-func TestReviewStepStaysOnUntilAPersonReleases(t *testing.T) {
+// TestI17ReviewStepStaysOnUntilAPersonReleases is I17's other half.
+func TestI17ReviewStepStaysOnUntilAPersonReleases(t *testing.T) {
 	ctx := context.Background()
 	b := newBench(t, t.TempDir())
 	p := b.w.Plan(plan.Full)
@@ -331,8 +331,8 @@ func TestReviewStepStaysOnUntilAPersonReleases(t *testing.T) {
 	}
 }
 
-// TestNoRecordNoEffect is I10.
-func TestNoRecordNoEffect(t *testing.T) {
+// TestI10NoRecordNoEffect is I10.
+func TestI10NoRecordNoEffect(t *testing.T) {
 	b := newBench(t, t.TempDir())
 	in := b.input(b.w.Plan(plan.Stop), 0)
 	if err := b.jrnl.Close(); err != nil {
@@ -346,8 +346,8 @@ func TestNoRecordNoEffect(t *testing.T) {
 	}
 }
 
-// TestFailedAtomicGroupComesOff is I19: the gate's own record of the failure is the reason, and each step comes off once.
-func TestFailedAtomicGroupComesOff(t *testing.T) {
+// TestI19FailedAtomicGroupComesOff is I19: the gate's own record of the failure is the reason, and each step comes off once.
+func TestI19FailedAtomicGroupComesOff(t *testing.T) {
 	ctx := context.Background()
 	b := newBench(t, t.TempDir())
 	p := b.w.Plan(plan.Full)
@@ -369,8 +369,8 @@ func TestFailedAtomicGroupComesOff(t *testing.T) {
 	}
 }
 
-// TestAForgedFailureIsNoReason: asking for a step of the group without authority must not make the group fail.
-func TestAForgedFailureIsNoReason(t *testing.T) {
+// TestI19AForgedFailureIsNoReason: asking for a step of the group without authority must not make the group fail.
+func TestI19AForgedFailureIsNoReason(t *testing.T) {
 	ctx := context.Background()
 	b := newBench(t, t.TempDir())
 	p := b.w.Plan(plan.Full)
@@ -409,8 +409,8 @@ func TestBrokenHoldIsPutBackWithinTheRule(t *testing.T) {
 	}
 }
 
-// TestLastReleaseRestores: two plans hold one target; the first state comes back with the last one.
-func TestLastReleaseRestores(t *testing.T) {
+// TestI18LastReleaseRestores: two plans hold one target; the first state comes back with the last one.
+func TestI18LastReleaseRestores(t *testing.T) {
 	ctx := context.Background()
 	b := newBench(t, t.TempDir())
 	one, two := b.w.Plan(plan.Stop), b.w.Plan(plan.Stop)

@@ -358,9 +358,9 @@ func (f *fakes) reasons() []activities.PageReason {
 	return out
 }
 
-// TestOnlySignedDecisionsCount is I3 and I5 at the workflow: forged, stale, foreign and doubled decisions do nothing,
+// TestI3I5OnlySignedDecisionsCount is I3 and I5 at the workflow: forged, stale, foreign and doubled decisions do nothing,
 // and each stands in the record with its reason.
-func TestOnlySignedDecisionsCount(t *testing.T) {
+func TestI3I5OnlySignedDecisionsCount(t *testing.T) {
 	s := newStage(t)
 	s.after(time.Minute, func() {
 		p := s.offered()
@@ -386,8 +386,8 @@ func TestOnlySignedDecisionsCount(t *testing.T) {
 	}
 }
 
-// TestDenyWinsAndStopPlanRunsOut: after a deny nothing more is cut.
-func TestDenyWinsAndStopPlanRunsOut(t *testing.T) {
+// TestI3DenyWinsAndStopPlanRunsOut: after a deny nothing more is cut.
+func TestI3DenyWinsAndStopPlanRunsOut(t *testing.T) {
 	s := newStage(t)
 	s.after(time.Minute, func() {
 		p := s.offered()
@@ -403,8 +403,8 @@ func TestDenyWinsAndStopPlanRunsOut(t *testing.T) {
 	}
 }
 
-// TestFailures is I14 and I19: a failed step leaves other cuts on, a failed atomic group comes off, and somebody is paged.
-func TestFailures(t *testing.T) {
+// TestI14I19Failures is I14 and I19: a failed step leaves other cuts on, a failed atomic group comes off, and somebody is paged.
+func TestI14I19Failures(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fail string
 		want []string
@@ -431,8 +431,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestSlackDownDecidesNothing is I24: escalation keeps its times without any card.
-func TestSlackDownDecidesNothing(t *testing.T) {
+// TestI24SlackDownDecidesNothing is I24: escalation keeps its times without any card.
+func TestI24SlackDownDecidesNothing(t *testing.T) {
 	s := newStage(t)
 	s.noSlack = true
 	tier := ""
@@ -442,8 +442,8 @@ func TestSlackDownDecidesNothing(t *testing.T) {
 	}
 }
 
-// TestCancelTakesNothingOff: a cancelled incident goes on.
-func TestCancelTakesNothingOff(t *testing.T) {
+// TestI19CancelTakesNothingOff: a cancelled incident goes on.
+func TestI19CancelTakesNothingOff(t *testing.T) {
 	s := newStage(t)
 	s.after(time.Minute, func() { s.env.CancelWorkflow() })
 	s.after(2*time.Minute, func() {

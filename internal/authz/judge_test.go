@@ -71,8 +71,8 @@ func keyStep(h *hearing) int {
 	return -1
 }
 
-// TestJudgeRefuses covers I1, I2, I3, I5 and I6: each entry changes one thing of an authorized case.
-func TestJudgeRefuses(t *testing.T) {
+// TestI1I2I3I6JudgeRefuses covers I1, I2, I3, I5 and I6: each entry changes one thing of an authorized case.
+func TestI1I2I3I6JudgeRefuses(t *testing.T) {
 	cases := map[string]struct {
 		of     func(*authztest.World) *hearing
 		change func(*hearing)

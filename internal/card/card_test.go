@@ -99,8 +99,8 @@ func everyText(v any, f func(kind, s string)) {
 	}
 }
 
-// FuzzCardStructure is promise I34: no string changes the structure of the blocks, and none is read as markup.
-func FuzzCardStructure(f *testing.F) {
+// FuzzI34CardStructure is promise I34: no string changes the structure of the blocks, and none is read as markup.
+func FuzzI34CardStructure(f *testing.F) {
 	for _, s := range []string{"", "pod", "<!channel>", "<@U123>|<https://evil.example|click>", "*bold* _it_ `code` ```", "\u202egnp.exe", "a\x00b\nc\r\t",
 		"\u200b\u2066\ufeff", "&lt;!here&gt;", strings.Repeat("é", 4000), "\xff\xfe", `"},{"type":"actions"`, ":rotating_light:", "@everyone #general", "\U000E0041\U000E0042", "ﷺ"} {
 		f.Add(s)

@@ -154,7 +154,7 @@ func TestSensorItemsAreJudgedOneByOne(t *testing.T) {
 }
 
 // I21: nothing is answered for that is not on disk.
-func TestFullSpoolPushesBack(t *testing.T) {
+func TestI21FullSpoolPushesBack(t *testing.T) {
 	b := newBench(t)
 	b.spool.room = 1
 	body := append(append(b.detection(t, "1"), '\n'), b.detection(t, "2")...)

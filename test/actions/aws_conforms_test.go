@@ -15,7 +15,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/trust"
 )
 
-func TestQuarantinePrincipalConforms(t *testing.T) {
+func TestI11QuarantinePrincipalConforms(t *testing.T) {
 	t.Parallel()
 	attached := func(a *account) bool { return slices.Contains(a.State().Entities["user/app"].Attached, quarantineARN) }
 	conformance.Run(t, conformance.Subject{
@@ -37,7 +37,7 @@ func TestQuarantinePrincipalConforms(t *testing.T) {
 	})
 }
 
-func TestDeactivateKeysConforms(t *testing.T) {
+func TestI11DeactivateKeysConforms(t *testing.T) {
 	t.Parallel()
 	conformance.Run(t, conformance.Subject{
 		Make: func(t *testing.T) conformance.World {
@@ -61,7 +61,7 @@ func TestDeactivateKeysConforms(t *testing.T) {
 	})
 }
 
-func TestRevokeSessionsConforms(t *testing.T) {
+func TestI11RevokeSessionsConforms(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []aws.Mode{aws.Leashed, aws.Full} {
 		t.Run(string(mode), func(t *testing.T) {

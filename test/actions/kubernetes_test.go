@@ -26,7 +26,7 @@ func protectedPod(action plan.Action) func(t *testing.T) (conformance.World, tru
 	}
 }
 
-func TestIsolatePodConforms(t *testing.T) {
+func TestI11IsolatePodConforms(t *testing.T) {
 	t.Parallel()
 	for name, owner := range map[string]string{"of a replica set": "ReplicaSet", "of a stateful set": "StatefulSet", "bare": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func isolateWorld(t *testing.T, owner string) conformance.World {
 	return world
 }
 
-func TestCutNetworkConforms(t *testing.T) {
+func TestI11CutNetworkConforms(t *testing.T) {
 	t.Parallel()
 	conformance.Run(t, conformance.Subject{
 		Make: func(t *testing.T) conformance.World {
@@ -92,7 +92,7 @@ func TestCutNetworkConforms(t *testing.T) {
 	})
 }
 
-func TestBlockWritesConforms(t *testing.T) {
+func TestI11BlockWritesConforms(t *testing.T) {
 	t.Parallel()
 	conformance.Run(t, conformance.Subject{
 		Make: func(t *testing.T) conformance.World {
@@ -120,7 +120,7 @@ func (w *town) unlist(t *testing.T, uid string) {
 	t.Fatal("the list of blocked pods does not hold still")
 }
 
-func TestCutRBACConforms(t *testing.T) {
+func TestI11CutRBACConforms(t *testing.T) {
 	t.Parallel()
 	conformance.Run(t, conformance.Subject{
 		Make: rbacWorld,

@@ -303,7 +303,7 @@ func TestTemporalDownKeepsTheSpool(t *testing.T) {
 }
 
 // I20: accepted = correlated + duplicates + dead letters, over every way an item can go.
-func TestEveryItemIsAccountedFor(t *testing.T) {
+func TestI20EveryItemIsAccountedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, t.TempDir())
 		bad := workflows.IncidentWorkflowID(intaketest.Detection("x", "poison").Key())
