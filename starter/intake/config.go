@@ -43,12 +43,15 @@ type tlsConfig struct {
 // sourceConfig is a third party that may send events; the trust file must know it too.
 type sourceConfig struct {
 	Name          string `yaml:"name"`
+	Kind          string `yaml:"kind,omitempty"`     // empty: cloudevents
 	HMACKey       string `yaml:"hmac_key,omitempty"` // file
 	Bearer        string `yaml:"bearer,omitempty"`   // file
 	Cluster       string `yaml:"cluster,omitempty"`
 	Account       string `yaml:"account,omitempty"`
 	Technique     string `yaml:"technique,omitempty"` // where an event names none
 	AttackVersion string `yaml:"attack_version,omitempty"`
+	// Techniques maps the source's own rules, policies or alerts; it goes before the source's table.
+	Techniques map[string]string `yaml:"techniques,omitempty"`
 }
 
 // temporalConfig says where Temporal is.
@@ -129,6 +132,16 @@ func (c config) validate() error {
 		if (s.Technique == "") != (s.AttackVersion == "") || (s.Technique != "" && !technique.MatchString(s.Technique)) {
 			bad(at+".technique", "want a technique such as T1078.004, together with attack_version")
 		}
+		if kind := adapter.Kind(s.Kind); !kind.Valid() {
+			bad(at+".kind", "%q is not a known kind of source", s.Kind)
+		} else if kind.InCluster() && s.Cluster == "" {
+			bad(at+".cluster", "is needed: events of %s do not name theirs", s.Kind)
+		}
+		for rule, id := range s.Techniques {
+			if !technique.MatchString(id) {
+				bad(at+".techniques", "%q: %q is no technique such as T1078.004", rule, id)
+			}
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -155,7 +168,8 @@ func loadSources(t *trust.File, all []sourceConfig) (map[string]source, error) {
 		if _, ok := t.ThirdParty(s.Name); !ok {
 			return nil, fmt.Errorf("source %s: is not in the trust file", s.Name)
 		}
-		from := source{ThirdParty: adapter.ThirdParty{Name: s.Name, Cluster: s.Cluster, Account: s.Account, Technique: s.Technique, AttackVersion: s.AttackVersion}}
+		from := source{ThirdParty: adapter.ThirdParty{Name: s.Name, Cluster: s.Cluster, Account: s.Account, Technique: s.Technique, AttackVersion: s.AttackVersion,
+			Kind: adapter.Kind(s.Kind), Techniques: s.Techniques}}
 		if s.HMACKey != "" {
 			key, err := loadSecret(s.HMACKey)
 			if err != nil {

@@ -21,6 +21,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/sys/telemetry"
 	"tourniquet.dev/tourniquet/internal/sys/temporalclient"
 	"tourniquet.dev/tourniquet/starter/intake/correlate"
+	"tourniquet.dev/tourniquet/starter/intake/whereabouts"
 )
 
 // version is what the metrics say runs.
@@ -92,15 +93,21 @@ func build(c config, log *slog.Logger) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.spool, err = spool.Open(spool.Options{Dir: filepath.Join(c.State, "spool"), MaxBytes: c.SpoolBytes}); err != nil {
+	places, err := whereabouts.Open(filepath.Join(c.State, "whereabouts"))
+	if err != nil {
 		return nil, errors.Join(err, seen.Close())
 	}
+	if p.spool, err = spool.Open(spool.Options{Dir: filepath.Join(c.State, "spool"), MaxBytes: c.SpoolBytes}); err != nil {
+		return nil, errors.Join(err, seen.Close(), places.Close())
+	}
 	p.server = &server{trust: t, signer: signer, sensors: newToken(token), sources: sources, maxAge: c.MaxAge, now: time.Now, spool: p.spool,
-		seen: seen, dead: dead, count: &correlate.Counters{}, refused: &refusals{}, log: log}
+		seen: seen, dead: dead, count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, log: log}
 	return p, nil
 }
 
-func (p *process) close() error { return errors.Join(p.spool.Close(), p.server.seen.Close()) }
+func (p *process) close() error {
+	return errors.Join(p.spool.Close(), p.server.seen.Close(), p.server.places.Close())
+}
 
 // correlate connects to Temporal, however long that takes, and brings it what is spooled.
 func (p *process) correlate(ctx context.Context) error {
@@ -145,7 +152,7 @@ func (p *process) watch(ctx context.Context) error {
 
 func (p *process) figures(ctx context.Context) (*telemetry.Server, error) {
 	registry := telemetry.NewRegistry("intake", version)
-	registry.MustRegister(collector{p.server.count, p.server.refused, p.server.dead}, spoolCollector{p.spool.Stats})
+	registry.MustRegister(collector{p.server.count, p.server.refused, p.server.passed, p.server.dead}, spoolCollector{p.spool.Stats})
 	return telemetry.Listen(ctx, p.config.Metrics, false, telemetry.Handler(registry, func(context.Context) error { return p.spool.Err() }))
 }
 

@@ -20,6 +20,9 @@ type ThirdParty struct {
 	Cluster, Account string
 	// Technique and AttackVersion stand in where an event names no technique; without them such an event is refused.
 	Technique, AttackVersion string
+	// Techniques maps a rule, policy or alert of the source's own; it goes before the source's table.
+	Techniques map[string]string
+	Kind       Kind
 }
 
 // An Event is a CloudEvent (1.0) whose data is still foreign.

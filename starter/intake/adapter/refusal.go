@@ -25,6 +25,7 @@ const (
 	TooOld       Code = "too-old"       // happened longer ago than intake takes
 	InFuture     Code = "in-future"     // happens later than clocks may differ
 	Unsupported  Code = "unsupported"   // a media type or event type that no adapter knows
+	UnknownRule  Code = "unknown-rule"  // a detector's rule for which no technique is known or configured
 )
 
 // Refusal says why something was not taken. It is an error.
