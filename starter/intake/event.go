@@ -162,7 +162,7 @@ func (s *server) lookUp(ctx context.Context, w detection.Workload) (detection.Wo
 	default:
 		return found, how
 	}
-	ctx, cancel := context.WithTimeout(ctx, placeWait)
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	for how == "" {
 		select {

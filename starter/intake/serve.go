@@ -101,7 +101,7 @@ func build(c config, log *slog.Logger) (*process, error) {
 		return nil, errors.Join(err, seen.Close(), places.Close())
 	}
 	p.server = &server{trust: t, signer: signer, sensors: newToken(token), sources: sources, maxAge: c.MaxAge, now: time.Now, spool: p.spool,
-		seen: seen, dead: dead, count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, log: log}
+		seen: seen, dead: dead, count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, patience: placeWait, log: log}
 	return p, nil
 }
 

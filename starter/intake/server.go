@@ -60,7 +60,9 @@ type server struct {
 	refused *refusals
 	passed  *refusals // items that are no finding, by why
 	places  *whereabouts.Index
-	log     *slog.Logger
+	// patience is how long a third party's event may wait for its place.
+	patience time.Duration
+	log      *slog.Logger
 
 	slots   chan struct{} // of sensors' requests
 	foreign chan struct{} // of third parties' requests: none of them can keep a sensor out

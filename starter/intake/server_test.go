@@ -88,7 +88,7 @@ func newBench(t *testing.T) *bench {
 	b.server = &server{
 		trust: b.world.Trust, signer: b.world.Intake, sensors: newToken([]byte("sensors")), sources: map[string]source{"scout": scout, "drone": drone},
 		maxAge: time.Hour, now: func() time.Time { return intaketest.Now }, spool: b.spool, seen: seen, dead: dead,
-		count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, log: slog.New(slog.DiscardHandler),
+		count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, patience: time.Millisecond, log: slog.New(slog.DiscardHandler),
 	}
 	b.http = httptest.NewServer(b.server.handler())
 	t.Cleanup(b.http.Close)
