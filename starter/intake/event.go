@@ -87,9 +87,10 @@ func (s *server) takeBatch(w http.ResponseWriter, r *http.Request, data []byte, 
 
 func (s *server) takeItem(ctx context.Context, item adapter.Item, from adapter.ThirdParty) (result, error) {
 	window := adapter.Window{Now: s.now(), MaxAge: s.maxAge}
-	found, err := item.Read(from, window)
+	found, err := item.Read(from, window, s.recall)
 	if err == nil && found.PassedOver != "" {
 		s.passed.add(adapter.Code(found.PassedOver))
+		s.learn(found, window)
 		return result{Status: outcomePassedOver, problem: problem{Error: found.PassedOver}}, nil
 	}
 	var next taken
@@ -97,13 +98,43 @@ func (s *server) takeItem(ctx context.Context, item adapter.Item, from adapter.T
 		next, err = s.sealed(ctx, found, window)
 	}
 	if err == nil {
-		return s.keep(ctx, next)
+		kept, err := s.keep(ctx, next)
+		if err == nil {
+			s.learn(found, window)
+		}
+		return kept, err
 	}
 	kept := s.aside(correlate.Detections, from.Name, item.Body, err)
 	if kept.Status == outcomeRefused {
 		return kept, errNotKept
 	}
 	return kept, nil
+}
+
+// learn remembers what an item told, now that it is safe.
+func (s *server) learn(found adapter.Finding, window adapter.Window) {
+	for _, what := range found.Learn {
+		if err := s.recall.Met(what, window.Now); err != nil { // then it is new again, and said again
+			s.log.Warn("what was seen was not kept", "err", err)
+		}
+	}
+}
+
+// takeQueued takes one message of a source's queue. Without an error it is safe, passed over, or in the dead letters.
+func (s *server) takeQueued(ctx context.Context, body []byte, from adapter.ThirdParty) error {
+	items, err := adapter.Split(from.Kind, body)
+	if err != nil {
+		if kept := s.aside(correlate.Detections, from.Name, body, err); kept.Status == outcomeRefused {
+			return errNotKept
+		}
+		return nil
+	}
+	var errs []error
+	for _, item := range items {
+		_, err := s.takeItem(ctx, item, from)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // sealed finds the place of a finding, completes it and signs it.

@@ -18,6 +18,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/trust"
 	"tourniquet.dev/tourniquet/starter/intake/adapter"
 	"tourniquet.dev/tourniquet/starter/intake/correlate"
+	"tourniquet.dev/tourniquet/starter/intake/recall"
 	"tourniquet.dev/tourniquet/starter/intake/whereabouts"
 )
 
@@ -60,6 +61,7 @@ type server struct {
 	refused *refusals
 	passed  *refusals // items that are no finding, by why
 	places  *whereabouts.Index
+	recall  *recall.Store
 	// patience is how long a third party's event may wait for its place.
 	patience time.Duration
 	log      *slog.Logger

@@ -30,6 +30,7 @@ import (
 	"tourniquet.dev/tourniquet/starter/intake/adapter"
 	"tourniquet.dev/tourniquet/starter/intake/correlate"
 	"tourniquet.dev/tourniquet/starter/intake/intaketest"
+	"tourniquet.dev/tourniquet/starter/intake/recall"
 	"tourniquet.dev/tourniquet/starter/intake/whereabouts"
 )
 
@@ -83,12 +84,17 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { places.Close() })
+	memory, err := recall.Open(filepath.Join(dir, "recall"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { memory.Close() })
 	scout := source{ThirdParty: adapter.ThirdParty{Name: "scout", Cluster: "east", Account: "111122223333"}, key: []byte("scout's key")}
 	drone := source{ThirdParty: adapter.ThirdParty{Name: "drone"}, bearer: newToken([]byte("drone's token"))}
 	b.server = &server{
 		trust: b.world.Trust, signer: b.world.Intake, sensors: newToken([]byte("sensors")), sources: map[string]source{"scout": scout, "drone": drone},
 		maxAge: time.Hour, now: func() time.Time { return intaketest.Now }, spool: b.spool, seen: seen, dead: dead,
-		count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, patience: time.Millisecond, log: slog.New(slog.DiscardHandler),
+		count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, recall: memory, patience: time.Millisecond, log: slog.New(slog.DiscardHandler),
 	}
 	b.http = httptest.NewServer(b.server.handler())
 	t.Cleanup(b.http.Close)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -25,6 +26,7 @@ var foreign = map[string]adapter.ThirdParty{
 	"alertmanager":     {Kind: adapter.Alertmanager, Techniques: map[string]string{"EgressJump": "T1041"}},
 	"kubernetes-audit": {Kind: adapter.KubernetesAudit},
 	"ocsf":             {Kind: adapter.OCSF},
+	"aws":              {Kind: adapter.AWS, Attests: true, Learn: 24 * time.Hour},
 }
 
 func source(folder string) adapter.ThirdParty {
@@ -33,9 +35,24 @@ func source(folder string) adapter.ThirdParty {
 	return s
 }
 
+// met remembers by name, without an end.
+type met map[string]time.Time
+
+func (m met) First(name string) (time.Time, bool) { at, ok := m[name]; return at, ok }
+
+// memory knows the account of the samples for a month, and two habits of its key and role.
+var memory = func() met {
+	m, long := met{}, now.Add(-30*24*time.Hour)
+	for _, what := range []string{"account\x00111122223333", "key\x00111122223333\x00AKIAEXAMPLE000000001", "network\x00111122223333\x00AKIAEXAMPLE000000001\x00198.51.100.0/24",
+		"model\x00111122223333\x00AKIAEXAMPLE000000001", "model-region\x00111122223333\x00AKIAEXAMPLE000000001\x00us-east-1", "model-agent\x00111122223333\x00AKIAEXAMPLE000000001\x00Boto3"} {
+		m["aws\x00"+what] = long
+	}
+	return m
+}()
+
 // read is one item as intake takes it, with nothing to resolve its place by.
 func read(item adapter.Item, from adapter.ThirdParty) (map[string]any, *detection.Detection, error) {
-	f, err := item.Read(from, window)
+	f, err := item.Read(from, window, memory)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -190,12 +207,15 @@ func fuzzForeign(f *testing.F, folder string, mayAttest identity.Kind) {
 			if d.Source.Kind != detection.ThirdParty || d.Source.Name != folder || len(d.Attacks) == 0 {
 				t.Fatalf("speaks as %+v of %v", d.Source, d.Attacks)
 			}
-			if folder != "ocsf" && d.Workload.Cluster != from.Cluster {
+			if folder != "ocsf" && folder != "aws" && d.Workload.Cluster != from.Cluster {
 				t.Fatalf("speaks for cluster %q", d.Workload.Cluster)
 			}
 			for _, id := range d.Identities {
-				if id.Link == identity.Attested && (id.Kind != mayAttest || d.Workload.PodUID == "") {
+				if id.Link == identity.Attested && folder != "aws" && (id.Kind != mayAttest || d.Workload.PodUID == "") {
 					t.Fatalf("attested %+v", id)
+				}
+				if folder == "aws" && id.Link == identity.Attested && d.Workload != nil {
+					t.Fatalf("attested that a workload holds %+v", id)
 				}
 			}
 		}
@@ -210,4 +230,5 @@ func FuzzFalco(f *testing.F)           { fuzzForeign(f, "falco", "") }
 func FuzzTetragon(f *testing.F)        { fuzzForeign(f, "tetragon", "") }
 func FuzzAlertmanager(f *testing.F)    { fuzzForeign(f, "alertmanager", "") }
 func FuzzOCSF(f *testing.F)            { fuzzForeign(f, "ocsf", "") }
+func FuzzAWS(f *testing.F)             { fuzzForeign(f, "aws", "") }
 func FuzzKubernetesAudit(f *testing.F) { fuzzForeign(f, "kubernetes-audit", identity.ServiceAccount) }

@@ -1,6 +1,6 @@
 // Package adapter turns what detectors send into detections: bytes in, a Detection or a typed Refusal out. In our own
 // format whatever is unknown is refused; in a foreign one it is kept aside. The package signs nothing, keeps nothing and
-// never reaches out; intake's server calls it and answers with its codes.
+// never reaches out (its queue does); intake's server calls it and answers with its codes.
 package adapter
 
 import (

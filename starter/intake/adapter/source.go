@@ -26,16 +26,17 @@ const (
 	Tetragon        Kind = "tetragon"         // Tetragon's JSON export
 	Alertmanager    Kind = "alertmanager"     // Alertmanager's webhook, version 4
 	KubernetesAudit Kind = "kubernetes-audit" // the API server's audit webhook: an EventList
+	AWS             Kind = "aws"              // CloudTrail and GuardDuty, as EventBridge sends them or bare
 )
 
 // reader makes a finding of one item.
 type reader func(*reading) (Finding, error)
 
 // readers are the kinds that Split and Read know. CloudEvents needs the request's header: CloudEvent reads it.
-var readers = map[Kind]reader{OCSF: readOCSF, Falco: readFalco, Tetragon: readTetragon, Alertmanager: readAlert, KubernetesAudit: readAudit}
+var readers = map[Kind]reader{OCSF: readOCSF, Falco: readFalco, Tetragon: readTetragon, Alertmanager: readAlert, KubernetesAudit: readAudit, AWS: readAWS}
 
 // lists names the member in which a kind's batch carries its items.
-var lists = map[Kind]string{Alertmanager: "alerts", KubernetesAudit: "items"}
+var lists = map[Kind]string{Alertmanager: "alerts", KubernetesAudit: "items", AWS: "Records"}
 
 // Valid reports whether k is one of the known kinds.
 func (k Kind) Valid() bool { return k == "" || k == CloudEvents || readers[k] != nil }
@@ -48,11 +49,19 @@ func (k Kind) InCluster() bool {
 	return slices.Contains([]Kind{Falco, Tetragon, Alertmanager, KubernetesAudit}, k)
 }
 
+// Memory is when something was seen first, over restarts; recall.Store has it.
+type Memory interface {
+	First(name string) (at time.Time, ok bool)
+}
+
 // Finding is what an item says: a detection that still lacks its place and is not yet checked, or, where PassedOver is
 // set, nothing that is a finding.
 type Finding struct {
 	Detection  *detection.Detection
 	PassedOver string // a few fixed words
+	// Learn is what to remember once the item is safe: before, a crash in between would make the repeated item look familiar,
+	// and it would be lost.
+	Learn []string
 }
 
 // reading is one item with all that its reader needs.
@@ -60,6 +69,7 @@ type reading struct {
 	doc    document
 	from   ThirdParty
 	window Window
+	memory Memory
 }
 
 // Item is one event of a request, as it came.
@@ -102,6 +112,8 @@ func split(kind Kind, body []byte) ([]json.RawMessage, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case !found && kind == AWS: // one event
+		return []json.RawMessage{body}, nil
 	case !found:
 		return nil, refuse(Invalid, name, "is missing")
 	}
@@ -155,7 +167,7 @@ func member(body []byte, name string) (out json.RawMessage, found bool, err erro
 
 // Read makes a finding of the item. What the item says beyond what is understood is kept in Unmapped. The error is a
 // *Refusal.
-func (i Item) Read(from ThirdParty, w Window) (Finding, error) {
+func (i Item) Read(from ThirdParty, w Window, memory Memory) (Finding, error) {
 	if len(i.Body) > MaxItem {
 		return Finding{}, refuse(TooLarge, "", fmt.Sprintf("%d bytes, at most %d", len(i.Body), MaxItem))
 	}
@@ -167,7 +179,7 @@ func (i Item) Read(from ThirdParty, w Window) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
-	f, err := read(&reading{doc: doc, from: from, window: w})
+	f, err := read(&reading{doc: doc, from: from, window: w, memory: memory})
 	if err != nil {
 		return Finding{}, asRefusal(err)
 	}
@@ -211,18 +223,18 @@ func (r *reading) begin(rule, title string, severity detection.Severity, at time
 }
 
 // finish keeps what was not understood.
-func (r *reading) finish(d *detection.Detection) (Finding, error) {
+func (r *reading) finish(d *detection.Detection, learn ...string) (Finding, error) {
 	d.Unmapped = unmapped(map[string]any(r.doc))
 	for key, value := range d.Evidence {
 		if value == "" {
 			delete(d.Evidence, key)
 		}
 	}
-	return Finding{Detection: d}, nil
+	return Finding{Detection: d, Learn: learn}, nil
 }
 
-func passedOver(why string) (Finding, error) {
-	return Finding{PassedOver: why}, nil
+func passedOver(why string, learn ...string) (Finding, error) {
+	return Finding{PassedOver: why, Learn: learn}, nil
 }
 
 // attackVersion is the ATT&CK matrix of every table in this package.
