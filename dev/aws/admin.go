@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -19,6 +20,7 @@ import (
 //	GET    /faults           armed faults;  POST one;  DELETE all
 //	POST   /clock            {"skewSeconds": N}: the clock runs so far beside the machine's
 //	POST   /settle           every change that still lags counts at once
+//	POST   /queues/{name}    put the body, such as an event of EventBridge, into a queue; ?duplicates=N
 //	POST   /policies         {"serviceControlPolicies": [[document, …], …]}
 func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -47,6 +49,21 @@ func (s *Server) AdminHandler() http.Handler {
 		s.do(w, r, &in, func() error { s.SetSkew(time.Duration(in.SkewSeconds * float64(time.Second))); return nil })
 	})
 	mux.HandleFunc("POST /settle", func(w http.ResponseWriter, _ *http.Request) { s.Settle(); s.answer(w, nil) })
+	mux.HandleFunc("POST /queues/{name}", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		duplicates := 0
+		if n := r.URL.Query().Get("duplicates"); err == nil && n != "" {
+			duplicates, err = strconv.Atoi(n)
+		}
+		if err == nil {
+			err = s.Enqueue(r.PathValue("name"), string(body), duplicates)
+		}
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		s.answer(w, map[string]any{"queued": s.Queued(r.PathValue("name"))})
+	})
 	mux.HandleFunc("POST /policies", func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
 			ServiceControlPolicies [][]json.RawMessage `json:"serviceControlPolicies"`

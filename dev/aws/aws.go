@@ -1,5 +1,5 @@
 // Package aws is the AWS stand-in of the demo and the tests: an HTTP server that the unmodified AWS SDK for Go drives by its
-// base endpoint. It speaks the Query protocol for IAM and STS, JSON 1.1 for CloudTrail, and S3's ListBuckets as a probe.
+// base endpoint. It speaks the Query protocol for IAM and STS, JSON for CloudTrail and SQS, and S3's ListBuckets as a probe.
 //
 // It checks every signature, judges every call by the policies it stores (with the product's own evaluator), and keeps AWS's
 // trait that matters most in containment: control-plane reads show a change at once, authorization follows after a lag. It keeps
@@ -60,7 +60,9 @@ type Server struct {
 	events   []event
 	lookups  map[string]*bucketRate // by region
 	faults   []*Fault
-	served   int // requests so far, for ids
+	queues   map[string][]*message // of SQS, by name
+	enqueued chan struct{}         // closed, and made anew, when a message is put into a queue
+	served   int                   // requests so far, for ids
 }
 
 // New returns a stand-in for an empty account. It starts nothing: serve Handler, and AdminHandler where only the operator of
@@ -78,6 +80,8 @@ func New(options Options) *Server {
 		sessions:   map[string]*session{},
 		lastUsed:   map[string]keyUse{},
 		lookups:    map[string]*bucketRate{},
+		queues:     map[string][]*message{},
+		enqueued:   make(chan struct{}),
 	}
 	s.state = newState()
 	s.seedManagedPolicies()

@@ -82,7 +82,7 @@ type reply struct {
 // failureReply words an error in the protocol of the call.
 func (c *call) failureReply(f *failure) reply {
 	switch c.service {
-	case "cloudtrail":
+	case "cloudtrail", "sqs":
 		code, status := f.code, f.status
 		if name, ok := jsonCodes[code]; ok {
 			code = name

@@ -7,7 +7,7 @@ func allOperations() map[string]operation {
 	all := map[string]operation{}
 	for _, part := range []func() map[string]operation{
 		entityOperations, holderOperations, userOperations, groupOperations, roleOperations, policyOperations,
-		keyOperations, accountOperations, stsOperations, cloudTrailOperations, s3Operations,
+		keyOperations, accountOperations, stsOperations, cloudTrailOperations, s3Operations, queueOperations,
 	} {
 		maps.Copy(all, part())
 	}

@@ -56,7 +56,7 @@ func (s *Server) record(c *call, answer reply, failed *failure, fault *Fault) {
 		r.Fault = fault.Kind
 	}
 	s.records = kept(append(s.records, r))
-	if c.caller != nil { // AWS logs no call whose caller it could not make out
+	if c.caller != nil && c.service != "sqs" { // messages are no management events; AWS logs no call whose caller it could not make out
 		s.events = kept(append(s.events, c.event(r)))
 	}
 }

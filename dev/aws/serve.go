@@ -34,6 +34,8 @@ type call struct {
 	answer    map[string]any // responseElements of the CloudTrail event
 	resources []resource     // of the CloudTrail event
 	applied   bool           // the operation ran without an error
+	found     int            // messages that were received
+	enqueued  chan struct{}  // the server's, as it was when the call ran
 }
 
 // caller is who signed the request.
@@ -71,8 +73,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s\naccount %s\n", Label, s.options.Account)
 		return
 	}
+	began := time.Now()
 	c := &call{server: s, request: r, body: body, form: url.Values{}}
 	answer, fault := s.handle(c)
+	for s.await(c, began) {
+		c = &call{server: s, request: r, body: body, form: url.Values{}}
+		answer, fault = s.handle(c)
+	}
 	s.send(w, r, c.id, answer, fault)
 }
 
@@ -81,7 +88,7 @@ func (s *Server) handle(c *call) (reply, *Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.served++
-	c.now, c.id = s.now(), newUUID()
+	c.now, c.id, c.enqueued = s.now(), newUUID(), s.enqueued
 	s.state.settle(c.now)
 	failed := c.read()
 	fault := s.nextFault(c)

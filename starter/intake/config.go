@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -43,12 +44,27 @@ type tlsConfig struct {
 // sourceConfig is a third party that may send events; the trust file must know it too.
 type sourceConfig struct {
 	Name          string `yaml:"name"`
+	Kind          string `yaml:"kind,omitempty"`     // empty: cloudevents
 	HMACKey       string `yaml:"hmac_key,omitempty"` // file
 	Bearer        string `yaml:"bearer,omitempty"`   // file
 	Cluster       string `yaml:"cluster,omitempty"`
 	Account       string `yaml:"account,omitempty"`
 	Technique     string `yaml:"technique,omitempty"` // where an event names none
 	AttackVersion string `yaml:"attack_version,omitempty"`
+	// Techniques maps the source's own rules, policies or alerts; it goes before the source's table.
+	Techniques map[string]string `yaml:"techniques,omitempty"`
+	// Learn is for how long kind aws learns in silence what an account, key or principal does. 7 days.
+	Learn time.Duration `yaml:"learn,omitempty"`
+	SQS   *sqsConfig    `yaml:"sqs,omitempty"` // of kind aws: then nothing is taken from the network
+}
+
+// sqsConfig is the queue that EventBridge fills, and only EventBridge may: the queue's policy must say so, since what
+// stands in it counts as AWS's own word.
+type sqsConfig struct {
+	URL         string `yaml:"url"`
+	Region      string `yaml:"region"`
+	Endpoint    string `yaml:"endpoint,omitempty"`
+	Credentials string `yaml:"credentials"` // file: {"access_key_id":…,"secret_access_key":…} in one line
 }
 
 // temporalConfig says where Temporal is.
@@ -63,9 +79,11 @@ type temporalConfig struct {
 	APIKey     string `yaml:"api_key,omitempty"` // file
 }
 
+const week = 7 * 24 * time.Hour
+
 // defaultConfig returns what holds where the file says nothing.
 func defaultConfig() config {
-	c := config{Listen: "127.0.0.1:7310", MaxAge: 7 * 24 * time.Hour, SpoolBytes: 1 << 30, DeadBytes: 64 << 20}
+	c := config{Listen: "127.0.0.1:7310", MaxAge: week, SpoolBytes: 1 << 30, DeadBytes: 64 << 20}
 	c.Temporal = temporalConfig{Address: "127.0.0.1:7233", Namespace: "default"}
 	return c
 }
@@ -120,7 +138,10 @@ func (c config) validate() error {
 			bad(at+".name", "%q is not a short lower-case name, or stands twice", s.Name)
 		}
 		seen[s.Name] = true
-		if s.HMACKey == "" && s.Bearer == "" {
+		if q := s.SQS; q != nil && (q.URL == "" || q.Region == "" || q.Credentials == "" || adapter.Kind(s.Kind) != adapter.AWS || s.HMACKey != "" || s.Bearer != "") {
+			bad(at+".sqs", "needs url, region and credentials, kind aws, and neither hmac_key nor bearer")
+		}
+		if s.HMACKey == "" && s.Bearer == "" && s.SQS == nil {
 			bad(at, "hmac_key or bearer is needed")
 		}
 		if s.Account != "" && !identity.ValidAccount(s.Account) {
@@ -128,6 +149,16 @@ func (c config) validate() error {
 		}
 		if (s.Technique == "") != (s.AttackVersion == "") || (s.Technique != "" && !technique.MatchString(s.Technique)) {
 			bad(at+".technique", "want a technique such as T1078.004, together with attack_version")
+		}
+		if kind := adapter.Kind(s.Kind); !kind.Valid() {
+			bad(at+".kind", "%q is not a known kind of source", s.Kind)
+		} else if kind.InCluster() && s.Cluster == "" {
+			bad(at+".cluster", "is needed: events of %s do not name theirs", s.Kind)
+		}
+		for rule, id := range s.Techniques {
+			if !technique.MatchString(id) {
+				bad(at+".techniques", "%q: %q is no technique such as T1078.004", rule, id)
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -155,7 +186,9 @@ func loadSources(t *trust.File, all []sourceConfig) (map[string]source, error) {
 		if _, ok := t.ThirdParty(s.Name); !ok {
 			return nil, fmt.Errorf("source %s: is not in the trust file", s.Name)
 		}
-		from := source{ThirdParty: adapter.ThirdParty{Name: s.Name, Cluster: s.Cluster, Account: s.Account, Technique: s.Technique, AttackVersion: s.AttackVersion}}
+		from := source{ThirdParty: adapter.ThirdParty{Name: s.Name, Cluster: s.Cluster, Account: s.Account, Technique: s.Technique, AttackVersion: s.AttackVersion,
+			Kind: adapter.Kind(s.Kind), Techniques: s.Techniques,
+			Attests: s.SQS != nil, Learn: cmp.Or(s.Learn, week)}}
 		if s.HMACKey != "" {
 			key, err := loadSecret(s.HMACKey)
 			if err != nil {

@@ -30,6 +30,12 @@ func TestConfiguration(t *testing.T) {
 		"bad account":       {`"111122223333"`, `"1"`, "sources[0].account"},
 		"half a technique":  {`, attack_version: "19"`, "", "sources[0].technique"},
 		"not an address":    {"127.0.0.1:0", "here", "listen"},
+		"another kind":      {"{name: scout,", "{name: scout, kind: osquery,", "sources[0].kind"},
+		"falco nowhere":     {"cluster: east,", "kind: falco,", "sources[0].cluster"},
+		"no technique":      {"cluster: east,", "cluster: east, techniques: {a: b},", "sources[0].techniques"},
+		"a queue":           {"hmac_key: scout.key,", "kind: aws, sqs: {url: u, region: r, credentials: c},", ""},
+		"a queue and a key": {"hmac_key: scout.key,", "hmac_key: k, kind: aws, sqs: {url: u, region: r, credentials: c},", "sources[0].sqs"},
+		"a queue of falco":  {"hmac_key: scout.key,", "kind: falco, sqs: {url: u, region: r, credentials: c},", "sources[0].sqs"},
 		"half of TLS":       {"trust:", "tls: {cert: c, key: ''}\ntrust:", "tls: cert and key"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"tourniquet.dev/tourniquet/starter/intake/correlate"
 )
 
-// refusals counts by code. Codes are ours, so there are few.
+// refusals counts by code, or by another text of ours, so there are few.
 type refusals struct {
 	mu sync.Mutex
 	by map[adapter.Code]int64
@@ -39,6 +39,7 @@ func (r *refusals) snapshot() map[adapter.Code]int64 {
 type collector struct {
 	count   *correlate.Counters
 	refused *refusals
+	passed  *refusals
 	dead    *correlate.DeadLetters
 }
 
@@ -46,12 +47,13 @@ var (
 	descItems   = prometheus.NewDesc("tourniquet_intake_items_total", "Items by kind and by what became of them.", []string{"kind", "outcome"}, nil)
 	descPending = prometheus.NewDesc("tourniquet_intake_pending", "Items that are accepted and not yet correlated or put aside.", []string{"kind"}, nil)
 	descRefused = prometheus.NewDesc("tourniquet_intake_refused_total", "Items and requests that were found wrong, by code.", []string{"code"}, nil)
+	descPassed  = prometheus.NewDesc("tourniquet_intake_passed_over_total", "Items of third parties that are no finding, by why.", []string{"reason"}, nil)
 	descDead    = prometheus.NewDesc("tourniquet_intake_dead_letters", "Dead letters in the folder.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descItems, descPending, descRefused, descDead} {
+	for _, d := range []*prometheus.Desc{descItems, descPending, descRefused, descPassed, descDead} {
 		out <- d
 	}
 }
@@ -68,6 +70,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for code, n := range c.refused.snapshot() {
 		out <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), string(code))
+	}
+	for reason, n := range c.passed.snapshot() {
+		out <- prometheus.MustNewConstMetric(descPassed, prometheus.CounterValue, float64(n), string(reason))
 	}
 	out <- prometheus.MustNewConstMetric(descDead, prometheus.GaugeValue, float64(c.dead.Len()))
 }

@@ -20,7 +20,10 @@ import (
 	"tourniquet.dev/tourniquet/internal/sys/store"
 	"tourniquet.dev/tourniquet/internal/sys/telemetry"
 	"tourniquet.dev/tourniquet/internal/sys/temporalclient"
+	"tourniquet.dev/tourniquet/starter/intake/adapter/queue"
 	"tourniquet.dev/tourniquet/starter/intake/correlate"
+	"tourniquet.dev/tourniquet/starter/intake/recall"
+	"tourniquet.dev/tourniquet/starter/intake/whereabouts"
 )
 
 // version is what the metrics say runs.
@@ -49,6 +52,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 	}
 	ready := map[string]any{"ready": true, "process": "intake", "listen": listener.Addr().String()}
 	parts := []func(context.Context) error{serving(listener, p.server.handler()), p.correlate, p.watch}
+	parts = append(parts, p.queues()...)
 	if c.Metrics != "" {
 		figures, err := p.figures(ctx)
 		if err != nil {
@@ -92,15 +96,25 @@ func build(c config, log *slog.Logger) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.spool, err = spool.Open(spool.Options{Dir: filepath.Join(c.State, "spool"), MaxBytes: c.SpoolBytes}); err != nil {
+	places, err := whereabouts.Open(filepath.Join(c.State, "whereabouts"))
+	if err != nil {
 		return nil, errors.Join(err, seen.Close())
 	}
+	memory, err := recall.Open(filepath.Join(c.State, "recall"))
+	if err != nil {
+		return nil, errors.Join(err, seen.Close(), places.Close())
+	}
+	if p.spool, err = spool.Open(spool.Options{Dir: filepath.Join(c.State, "spool"), MaxBytes: c.SpoolBytes}); err != nil {
+		return nil, errors.Join(err, seen.Close(), places.Close(), memory.Close())
+	}
 	p.server = &server{trust: t, signer: signer, sensors: newToken(token), sources: sources, maxAge: c.MaxAge, now: time.Now, spool: p.spool,
-		seen: seen, dead: dead, count: &correlate.Counters{}, refused: &refusals{}, log: log}
+		seen: seen, dead: dead, count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, recall: memory, patience: placeWait, log: log}
 	return p, nil
 }
 
-func (p *process) close() error { return errors.Join(p.spool.Close(), p.server.seen.Close()) }
+func (p *process) close() error {
+	return errors.Join(p.spool.Close(), p.server.seen.Close(), p.server.places.Close(), p.server.recall.Close())
+}
 
 // correlate connects to Temporal, however long that takes, and brings it what is spooled.
 func (p *process) correlate(ctx context.Context) error {
@@ -127,6 +141,20 @@ func (p *process) correlate(ctx context.Context) error {
 		Count: p.server.count, Log: p.log, Started: p.began}).Run(ctx)
 }
 
+// queues are the pollers of the sources that have a queue.
+func (p *process) queues() []func(context.Context) error {
+	var out []func(context.Context) error
+	for _, s := range p.config.Sources {
+		if s.SQS == nil {
+			continue
+		}
+		from := p.server.sources[s.Name].ThirdParty
+		out = append(out, queue.New(queue.Options{URL: s.SQS.URL, Region: s.SQS.Region, Endpoint: s.SQS.Endpoint, Credentials: s.SQS.Credentials, Log: p.log,
+			Take: func(ctx context.Context, body []byte) error { return p.server.takeQueued(ctx, body, from) }}).Run)
+	}
+	return out
+}
+
 // watch ends the process when the spool's disk has failed: what it acknowledged is there, and a new process finds it.
 func (p *process) watch(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
@@ -145,7 +173,7 @@ func (p *process) watch(ctx context.Context) error {
 
 func (p *process) figures(ctx context.Context) (*telemetry.Server, error) {
 	registry := telemetry.NewRegistry("intake", version)
-	registry.MustRegister(collector{p.server.count, p.server.refused, p.server.dead}, spoolCollector{p.spool.Stats})
+	registry.MustRegister(collector{p.server.count, p.server.refused, p.server.passed, p.server.dead}, spoolCollector{p.spool.Stats})
 	return telemetry.Listen(ctx, p.config.Metrics, false, telemetry.Handler(registry, func(context.Context) error { return p.spool.Err() }))
 }
 

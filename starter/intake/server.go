@@ -18,11 +18,14 @@ import (
 	"tourniquet.dev/tourniquet/internal/trust"
 	"tourniquet.dev/tourniquet/starter/intake/adapter"
 	"tourniquet.dev/tourniquet/starter/intake/correlate"
+	"tourniquet.dev/tourniquet/starter/intake/recall"
+	"tourniquet.dev/tourniquet/starter/intake/whereabouts"
 )
 
 const (
 	maxBody     = 1 << 20
-	maxRequests = 64 // under way at once
+	maxRequests = 64 // of sensors, under way at once
+	maxForeign  = 32 // of third parties
 	maxAppends  = 32 // of one request: the spool makes one fsync of them
 	retryAfter  = "1"
 )
@@ -56,9 +59,16 @@ type server struct {
 	dead    *correlate.DeadLetters
 	count   *correlate.Counters
 	refused *refusals
-	log     *slog.Logger
+	passed  *refusals // items that are no finding, by why
+	places  *whereabouts.Index
+	recall  *recall.Store
+	// patience is how long a third party's event may wait for its place.
+	patience time.Duration
+	log      *slog.Logger
 
-	slots chan struct{}
+	slots   chan struct{} // of sensors' requests
+	foreign chan struct{} // of third parties' requests: none of them can keep a sensor out
+	waiting chan struct{}
 }
 
 // Outcomes of an item. Only a refused one is not kept.
@@ -88,20 +98,21 @@ type reply struct {
 
 // handler routes the network's side of intake.
 func (s *server) handler() http.Handler {
-	s.slots = make(chan struct{}, maxRequests)
+	s.slots, s.foreign = make(chan struct{}, maxRequests), make(chan struct{}, maxForeign)
+	s.waiting = make(chan struct{}, maxWaiting)
 	mux := http.NewServeMux()
-	mux.Handle("POST /v1/detections", s.bounded(s.fromSensor(s.takeDetection)))
-	mux.Handle("POST /v1/receipts", s.bounded(s.fromSensor(s.takeReceipt)))
-	mux.Handle("POST /v1/events/{source}", s.bounded(s.takeEvent))
+	mux.Handle("POST /v1/detections", bounded(s, s.slots, s.fromSensor(s.takeDetection)))
+	mux.Handle("POST /v1/receipts", bounded(s, s.slots, s.fromSensor(s.takeReceipt)))
+	mux.Handle("POST /v1/events/{source}", bounded(s, s.foreign, s.takeEvent))
 	return mux
 }
 
-// bounded refuses requests beyond maxRequests: a queue in front of the spool would only hide that it is slow.
-func (s *server) bounded(next http.HandlerFunc) http.Handler {
+// bounded refuses requests beyond the slots: a queue in front of the spool would only hide that it is slow.
+func bounded(s *server, slots chan struct{}, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 			next(w, r)
 		default:
 			s.refuse(w, http.StatusServiceUnavailable, problem{Code: codeBusy, Error: "too many requests under way"})
@@ -174,6 +185,11 @@ func (s *server) takeDetection(line []byte, window adapter.Window) (taken, error
 	if err != nil {
 		return taken{kind: correlate.Detections}, err
 	}
+	if d.Workload != nil {
+		if err := s.places.Learn(*d.Workload); err != nil { // a convenience: the detection itself is worth more
+			s.log.Warn("whereabouts not kept", "err", err)
+		}
+	}
 	return detectionItem(e, d)
 }
 
@@ -193,48 +209,6 @@ func (s *server) takeReceipt(line []byte, window adapter.Window) (taken, error) 
 	}
 	payload, err := e.Encode()
 	return taken{correlate.Receipts, correlate.ReceiptKey(canonical.DigestOf(payload)), spool.Critical, payload}, err
-}
-
-// takeEvent serves one CloudEvent of a third party.
-func (s *server) takeEvent(w http.ResponseWriter, r *http.Request) {
-	from, ok := s.sources[r.PathValue("source")]
-	if !ok {
-		s.refuse(w, http.StatusNotFound, problem{Code: codeUnknownSource, Error: "no such source is configured"})
-		return
-	}
-	data, ok := s.body(w, r)
-	if !ok {
-		return
-	}
-	if !from.authentic(r, data, s.now()) {
-		s.refuse(w, http.StatusUnauthorized, problem{Code: codeUnauthorized, Error: "the source's signature or bearer token is needed"})
-		return
-	}
-	fault.Point("intake.decode")
-	item, err := s.readEvent(r.Header, data, from.ThirdParty)
-	if err != nil {
-		kept := s.aside(correlate.Detections, from.Name, data, err)
-		s.refuse(w, statusOf(kept.Code), kept.problem)
-		return
-	}
-	kept, err := s.keep(r.Context(), item)
-	s.answer(w, []result{kept}, err)
-}
-
-func (s *server) readEvent(header http.Header, data []byte, from adapter.ThirdParty) (taken, error) {
-	event, err := adapter.CloudEvent(header, data)
-	if err != nil {
-		return taken{}, err
-	}
-	d, err := event.Detection(from, adapter.Window{Now: s.now(), MaxAge: s.maxAge})
-	if err != nil {
-		return taken{}, err
-	}
-	e, err := s.signer.Sign(authz.TypeDetection, d)
-	if err != nil {
-		return taken{}, &adapter.Refusal{Code: adapter.Invalid, Err: err}
-	}
-	return detectionItem(e, d)
 }
 
 // keep has the item on disk, here or from before, when it returns without an error.

@@ -30,6 +30,8 @@ import (
 	"tourniquet.dev/tourniquet/starter/intake/adapter"
 	"tourniquet.dev/tourniquet/starter/intake/correlate"
 	"tourniquet.dev/tourniquet/starter/intake/intaketest"
+	"tourniquet.dev/tourniquet/starter/intake/recall"
+	"tourniquet.dev/tourniquet/starter/intake/whereabouts"
 )
 
 // memory is a spool in memory with room for so many payloads.
@@ -77,12 +79,22 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { seen.Close() })
+	places, err := whereabouts.Open(filepath.Join(dir, "whereabouts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { places.Close() })
+	memory, err := recall.Open(filepath.Join(dir, "recall"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { memory.Close() })
 	scout := source{ThirdParty: adapter.ThirdParty{Name: "scout", Cluster: "east", Account: "111122223333"}, key: []byte("scout's key")}
 	drone := source{ThirdParty: adapter.ThirdParty{Name: "drone"}, bearer: newToken([]byte("drone's token"))}
 	b.server = &server{
 		trust: b.world.Trust, signer: b.world.Intake, sensors: newToken([]byte("sensors")), sources: map[string]source{"scout": scout, "drone": drone},
 		maxAge: time.Hour, now: func() time.Time { return intaketest.Now }, spool: b.spool, seen: seen, dead: dead,
-		count: &correlate.Counters{}, refused: &refusals{}, log: slog.New(slog.DiscardHandler),
+		count: &correlate.Counters{}, refused: &refusals{}, passed: &refusals{}, places: places, recall: memory, patience: time.Millisecond, log: slog.New(slog.DiscardHandler),
 	}
 	b.http = httptest.NewServer(b.server.handler())
 	t.Cleanup(b.http.Close)
@@ -334,7 +346,7 @@ func TestMetrics(t *testing.T) {
 	b.post(t, "/v1/detections", bearer, b.detection(t, "1"))
 	b.post(t, "/v1/detections", nil, nil)
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(collector{b.server.count, b.server.refused, b.server.dead})
+	registry.MustRegister(collector{b.server.count, b.server.refused, b.server.passed, b.server.dead})
 	w := httptest.NewRecorder()
 	telemetry.Handler(registry, nil).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, want := range []string{`tourniquet_intake_items_total{kind="detection",outcome="accepted"} 1`,

@@ -20,6 +20,13 @@ type ThirdParty struct {
 	Cluster, Account string
 	// Technique and AttackVersion stand in where an event names no technique; without them such an event is refused.
 	Technique, AttackVersion string
+	// Techniques maps a rule, policy or alert of the source's own; it goes before the source's table.
+	Techniques map[string]string
+	Kind       Kind
+	// Attests says that the events come a way that AWS authenticates: an SQS queue that only EventBridge may fill.
+	Attests bool
+	// Learn is for how long a new account, key and principal is learned in silence.
+	Learn time.Duration
 }
 
 // An Event is a CloudEvent (1.0) whose data is still foreign.

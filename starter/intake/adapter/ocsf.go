@@ -23,6 +23,22 @@ var severities = map[int64]detection.Severity{1: detection.Informational, 2: det
 // confidences by OCSF's confidence_id, where there is no score.
 var confidences = map[int64]int{1: 25, 2: 50, 3: 85}
 
+// readOCSF reads a Detection Finding that came by itself. A finding keeps its uid for life: its activity and time tell its
+// states apart.
+func readOCSF(r *reading) (Finding, error) {
+	uid := r.doc.read("finding_info", "uid")
+	if uid == "" || len(uid) > 1024 {
+		return Finding{}, refuse(Invalid, "finding_info.uid", "must be 1 to 1024 bytes")
+	}
+	if activity := r.doc.read("activity_id"); activity == "3" {
+		return passedOver("closed")
+	}
+	e := Event{ID: uid + "/" + r.doc.read("activity_id") + "/" + r.doc.read("time"), Type: "ocsf", data: r.doc, rest: document{}}
+	e.Source = first(detection.Clean(r.doc.read("metadata", "product", "uid"), 200), detection.Clean(r.doc.read("metadata", "product", "name"), 200), "ocsf")
+	d, err := e.Detection(r.from, r.window)
+	return Finding{Detection: d}, err
+}
+
 // finding takes what OCSF says of the finding itself.
 func (e Event) finding(d *detection.Detection, from ThirdParty, w Window) {
 	d.Time = e.Time

@@ -1,6 +1,6 @@
 // Package adapter turns what detectors send into detections: bytes in, a Detection or a typed Refusal out. In our own
 // format whatever is unknown is refused; in a foreign one it is kept aside. The package signs nothing, keeps nothing and
-// never reaches out; intake's server calls it and answers with its codes.
+// never reaches out (its queue does); intake's server calls it and answers with its codes.
 package adapter
 
 import (
@@ -25,6 +25,7 @@ const (
 	TooOld       Code = "too-old"       // happened longer ago than intake takes
 	InFuture     Code = "in-future"     // happens later than clocks may differ
 	Unsupported  Code = "unsupported"   // a media type or event type that no adapter knows
+	UnknownRule  Code = "unknown-rule"  // a detector's rule for which no technique is known or configured
 )
 
 // Refusal says why something was not taken. It is an error.
