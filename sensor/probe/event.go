@@ -8,7 +8,7 @@ import (
 	"tourniquet.dev/tourniquet/bpf"
 )
 
-// Event is one of *Exec, *Fork, *Exit, *Open, *Connect, *Cgroup, *Uring and *Blind.
+// Event is one of *Exec, *Fork, *Exit, *Open, *Connect, *Cgroup, *Uring, *Call, *Cred, *Unix, *DNS and *Blind.
 type Event interface {
 	// Head returns what all events have. It is never nil; a Blind has only its time and kind.
 	Head() *Meta
@@ -58,6 +58,8 @@ type Exec struct {
 	PathCut     bool          `json:"path_cut,omitempty"`
 	ArgsCut     bool          `json:"args_cut,omitempty"`
 	ArgsLost    bool          `json:"args_lost,omitempty"`
+	Secure      bool          `json:"secure,omitempty"`        // it has more rights than its caller had: set-uid, set-gid, file capabilities
+	Effective   uint64        `json:"cap_effective,omitempty"` // its capabilities, a bit each
 }
 
 // Parent returns the name of the process's parent at that moment.
