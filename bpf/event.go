@@ -57,6 +57,18 @@ func (k Kind) String() string {
 	}
 }
 
+// hook returns the hook whose programs tell of the kind.
+func (k Kind) hook() Hook {
+	switch k {
+	case KindUring:
+		return HookOpen
+	case KindUnix:
+		return HookCall
+	default:
+		return Hook(k.String())
+	}
+}
+
 // Class says which ring a record takes.
 type Class uint8
 

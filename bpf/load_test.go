@@ -40,8 +40,11 @@ func load(t *testing.T, o bpf.Options) *bpf.Programs {
 	return p
 }
 
+// rare has the kinds that this test causes no event of; sensor/probe does.
+var rare = map[bpf.Kind]bool{bpf.KindUring: true, bpf.KindCall: true, bpf.KindCred: true, bpf.KindUnix: true, bpf.KindDNS: true}
+
 func TestEveryHookIsAttachedAndFires(t *testing.T) {
-	p := load(t, bpf.Options{})
+	p := load(t, bpf.Options{Hooks: bpf.Hooks()})
 	if err := p.Configure(bpf.Config{WatchAll: true, MaxArgs: 1024, Datagrams: true, FailedOpens: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,7 @@ func TestEveryHookIsAttachedAndFires(t *testing.T) {
 	}
 	for _, c := range counters {
 		t.Logf("%+v", c)
-		if c.Kind != bpf.KindUring && c.Seen == 0 {
+		if !rare[c.Kind] && c.Seen == 0 {
 			t.Errorf("%s never fired", c.Kind)
 		}
 	}
@@ -138,7 +141,7 @@ func settled(t *testing.T, p *bpf.Programs) []bpf.Counter {
 		}
 		exact := true
 		for _, c := range counters {
-			sum := c.Filtered + c.Submitted[0] + c.Submitted[1] + c.Dropped[0] + c.Dropped[1]
+			sum := c.Filtered + c.Limited + c.Submitted[0] + c.Submitted[1] + c.Dropped[0] + c.Dropped[1]
 			if exact = exact && c.Seen == sum; !exact && time.Now().After(deadline) {
 				t.Fatalf("%s: seen %d, filtered + submitted + dropped = %d", c.Kind, c.Seen, sum)
 			}

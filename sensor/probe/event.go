@@ -172,14 +172,16 @@ type Uring struct {
 // Cause says why events are missing.
 type Cause string
 
-// The causes. A ring is full when its reader is too slow; a run is missed when the kernel skips a nested one.
+// The causes. A ring is full when its reader is too slow; a run is missed when the kernel skips a nested one;
+// telemetry is limited when one cgroup causes more of it than Config.Rate allows.
 const (
 	CauseRingFull  Cause = "ring-full"
 	CauseMissedRun Cause = "missed-run"
+	CauseLimited   Cause = "rate-limited"
 )
 
 // Valid reports whether c is one of the causes.
-func (c Cause) Valid() bool { return c == CauseRingFull || c == CauseMissedRun }
+func (c Cause) Valid() bool { return c == CauseRingFull || c == CauseMissedRun || c == CauseLimited }
 
 // Blind tells that events are missing: so many of one kind, between From and Meta.At.
 type Blind struct {

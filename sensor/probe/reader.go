@@ -305,6 +305,7 @@ func blindsBetween(before, after []bpf.Counter, from, to time.Duration) []*Blind
 		for _, class := range []bpf.Class{bpf.Critical, bpf.Telemetry} {
 			add(c.Kind, class.String(), CauseRingFull, c.Dropped[class]-b.Dropped[class])
 		}
+		add(c.Kind, bpf.Telemetry.String(), CauseLimited, c.Limited-b.Limited)
 		add(c.Kind, "", CauseMissedRun, c.Missed-b.Missed)
 	}
 	return blinds
