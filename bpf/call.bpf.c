@@ -247,16 +247,24 @@ static __always_inline bool abstract_name(struct unix_record *r, struct unix_soc
 {
 	struct unix_address *addr = BPF_CORE_READ(peer, addr);
 	struct sockaddr_un *name = (void *)addr + bpf_core_field_offset(struct unix_address, name);
-	long n;
+	struct name_key key = {.what = NAME_SOCKET};
+	u32 off = bpf_core_field_offset(struct sockaddr_un, sun_path) + 1, n, cut;
+	u32 *bits;
 
 	if (!addr)
 		return false;
-	n = bpf_probe_read_kernel_str(r->data, SUN_PATH_LEN, (void *)name + bpf_core_field_offset(struct sockaddr_un, sun_path) + 1);
-	if (n <= 1)
+	n = BPF_CORE_READ(addr, len) - off; /* no NUL ends it */
+	barrier_var(n);
+	if (n == 0 || n > SUN_PATH_LEN || bpf_probe_read_kernel(r->data, n, (void *)name + off))
+		return false;
+	cut = n < NAME_LEN ? n : NAME_LEN - 1;
+	barrier_var(cut);
+	if (cut >= NAME_LEN || bpf_probe_read_kernel(key.name, cut, r->data))
 		return false;
 	r->ev.path_len = n;
 	r->ev.h.flags |= FLAG_ABSTRACT;
-	r->ev.h.match = match_name(NAME_SOCKET, r->data);
+	bits = bpf_map_lookup_elem(&names, &key);
+	r->ev.h.match = bits ? *bits : 0;
 	return r->ev.h.match;
 }
 
