@@ -91,6 +91,10 @@ type Programs struct {
 
 	mu     sync.Mutex
 	config configValue
+
+	hooksMu sync.RWMutex // of what is in hooks: SetHooks exchanges it
+
+	missedBefore map[Hook]uint64 // by programs that are unloaded
 }
 
 var loaders = map[Hook]struct {
@@ -188,6 +192,8 @@ func (p *Programs) loadHook(hook Hook) *objects {
 // Attach makes the loaded programs run. A hook that cannot be attached is told of by Status; an error is returned when
 // none is attached. Set filters and Configure first, or the first events pass unfiltered.
 func (p *Programs) Attach() error {
+	p.hooksMu.Lock()
+	defer p.hooksMu.Unlock()
 	var errs []error
 	attached := 0
 	for _, h := range p.hooks {
@@ -234,6 +240,8 @@ func (h *objects) detach() error {
 
 // Status says of each hook whether it is attached, and if not, why.
 func (p *Programs) Status() []HookStatus {
+	p.hooksMu.RLock()
+	defer p.hooksMu.RUnlock()
 	var all []HookStatus
 	for _, h := range p.hooks {
 		all = append(all, HookStatus{Hook: h.hook, Tier: h.tier, Err: h.err})
@@ -249,6 +257,8 @@ func (p *Programs) Telemetry() *ebpf.Map { return p.shared[execMapTelemetry] }
 
 // Detach stops the programs; the rings and counters can still be read.
 func (p *Programs) Detach() error {
+	p.hooksMu.Lock()
+	defer p.hooksMu.Unlock()
 	var errs []error
 	for _, h := range p.hooks {
 		errs = append(errs, h.detach())
@@ -258,6 +268,8 @@ func (p *Programs) Detach() error {
 
 // Close detaches and unloads everything.
 func (p *Programs) Close() error {
+	p.hooksMu.Lock()
+	defer p.hooksMu.Unlock()
 	var errs []error
 	for _, h := range p.hooks {
 		errs = append(errs, h.detach())

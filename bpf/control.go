@@ -219,6 +219,8 @@ func putOrDelete(m *ebpf.Map, key any, bits uint32) error {
 }
 
 func (p *Programs) mapOf(hook Hook, name string) *ebpf.Map {
+	p.hooksMu.RLock()
+	defer p.hooksMu.RUnlock()
 	for _, h := range p.hooks {
 		if h.hook == hook && h.loaded != nil {
 			return h.loaded.Maps[name]
@@ -250,17 +252,14 @@ func (p *Programs) Counters() ([]Counter, error) {
 	return all, nil
 }
 
-// missed sums the skipped runs of the hook that tells this kind. Kernels before 5.12 do not count them.
+// missed sums the skipped runs of the hook that tells this kind.
 func (p *Programs) missed(kind Kind) uint64 {
-	var sum uint64
+	p.hooksMu.RLock()
+	defer p.hooksMu.RUnlock()
+	sum := p.missedBefore[kind.hook()]
 	for _, h := range p.hooks {
-		if h.hook != kind.hook() || h.loaded == nil {
-			continue
-		}
-		for _, program := range h.loaded.Programs {
-			if stats, err := program.Stats(); err == nil {
-				sum += stats.RecursionMisses
-			}
+		if h.hook == kind.hook() {
+			sum += h.missed()
 		}
 	}
 	return sum
