@@ -1,11 +1,13 @@
 package bpf_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,8 +90,11 @@ func TestEveryHookIsAttachedAndFires(t *testing.T) {
 
 // No reader empties the tiny rings, so most records are dropped: the account must still be exact.
 func TestEverySeenEventIsSubmittedOrDroppedOrFiltered(t *testing.T) {
-	p := load(t, bpf.Options{CriticalBytes: 4096, TelemetryBytes: 4096})
-	if err := p.Configure(bpf.Config{WatchAll: true, MaxArgs: 4096}); err != nil {
+	p := load(t, bpf.Options{Hooks: bpf.Hooks(), CriticalBytes: 4096, TelemetryBytes: 4096})
+	if err := p.MatchCalls(map[bpf.Call]uint32{bpf.CallChroot: 1, bpf.CallSetID: 1, bpf.CallConnect: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Configure(bpf.Config{WatchAll: true, MaxArgs: 4096, Rate: 50}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.MatchName(bpf.NameFile, "watched", 1); err != nil {
@@ -111,13 +116,25 @@ func TestEverySeenEventIsSubmittedOrDroppedOrFiltered(t *testing.T) {
 			t.Fatal(err)
 		}
 		file.Close()
+		conn, err := net.Dial("udp", "127.0.0.1:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(append(make([]byte, 5), 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1)); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if err := syscall.Chroot("/no/such"); err == nil {
+			t.Fatal("changed root to nowhere")
+		}
 	}
 	if err := p.Detach(); err != nil {
 		t.Fatal(err)
 	}
-	var submitted uint64
+	var submitted, limited uint64
 	dropped := map[bpf.Class]bool{}
 	for _, c := range settled(t, p) {
+		limited += c.Limited
 		for class := range c.Submitted {
 			submitted += c.Submitted[class]
 			dropped[bpf.Class(class)] = dropped[bpf.Class(class)] || c.Dropped[class] > 0
@@ -125,6 +142,9 @@ func TestEverySeenEventIsSubmittedOrDroppedOrFiltered(t *testing.T) {
 	}
 	if !dropped[bpf.Critical] || !dropped[bpf.Telemetry] {
 		t.Errorf("the rings did not overflow: %v", dropped)
+	}
+	if limited == 0 {
+		t.Error("nothing went beyond the rate")
 	}
 	if read := drain(t, p); read != submitted {
 		t.Errorf("%d records in the rings, %d counted as submitted", read, submitted)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -294,6 +295,18 @@ func TestArgumentsAreCutAndSaidToBe(t *testing.T) {
 	ran := await(w, func(e *probe.Exec) bool { return true })
 	if got := fmt.Sprintf("%q", ran.Args); got != `["/proc/self/exe" "01234"]` || !ran.ArgsCut || ran.Argc != 2 {
 		t.Errorf("args %s, cut %v, argc %d", got, ran.ArgsCut, ran.Argc)
+	}
+}
+
+func TestArgumentsAreCompleteToFourKiB(t *testing.T) {
+	w := newWatch(t, probe.Options{Config: bpf.Config{MaxArgs: 4096}})
+	const name = len("/proc/self/exe") + 1
+	for n, cut := range map[int]bool{4096 - name - 1: false, 4096 - name: true} {
+		w.do("nothing", strings.Repeat("x", n))
+		ran := await(w, func(e *probe.Exec) bool { return len(e.Args) == 2 && len(e.Args[1]) == n })
+		if ran.ArgsCut != cut || ran.ArgsLost {
+			t.Errorf("%d bytes: cut %v, lost %v", n, ran.ArgsCut, ran.ArgsLost)
+		}
 	}
 }
 
