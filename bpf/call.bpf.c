@@ -17,14 +17,12 @@
 #define S_IFSOCK_BITS 12
 #define F_DUPFD 0
 #define F_DUPFD_CLOEXEC 1030
-#define SYS_SOCKET 1
 #define NSFS_MAGIC 0x6e736673
 #define SUN_PATH_LEN 108
 #define XA_NODE_MASK 3
 #define XA_NODE_BITS 2
 #define XA_CHUNK_MASK 63
 #define PID_LEVELS 5
-#define PIDTYPE_PID 0
 
 enum { BPF_PROG_LOAD = 5, BPF_PROG_ATTACH = 8, BPF_RAW_TRACEPOINT_OPEN = 17, BPF_LINK_CREATE = 28 };
 
@@ -143,7 +141,7 @@ static __always_inline bool on_stdio(struct call_event *ev)
 }
 
 /* fill reads what a call was about; false when this one is of no interest. */
-static __always_inline bool fill(struct call_event *ev, u32 call, struct arguments *in, long ret, bool compat, struct task_struct *task)
+static __always_inline bool fill(struct call_event *ev, u32 call, struct arguments *in, long ret, struct task_struct *task)
 {
 	struct file *file = ret >= 0 ? file_at(task, ret) : NULL;
 
@@ -193,7 +191,7 @@ static __always_inline bool fill(struct call_event *ev, u32 call, struct argumen
 		set_descriptor(ev, file, ret);
 		return on_stdio(ev);
 	case CALL_SOCKET:
-		if (ret < 0 || (compat && on_x86() && ev->number == SYS_SOCKET))
+		if (!file)
 			return false;
 		set_descriptor(ev, file, ret);
 		return ev->family == AF_PACKET || ev->sock_type == SOCK_RAW || on_stdio(ev);
@@ -234,7 +232,7 @@ static __always_inline void called(u32 call, void *regs, long ret, bool compat, 
 	ev.fd = -1;
 	ev.result = ret > 0x7fffffff ? 0x7fffffff : ret;
 	read_arguments(&in, regs, compat);
-	if (!fill(&ev, call, &in, ret, compat, task) || told_lately(&ev, cfg->quiet_ns))
+	if (!fill(&ev, call, &in, ret, task) || told_lately(&ev, cfg->quiet_ns))
 		goto filtered;
 	send(c, CLASS_CRITICAL, &ev, sizeof(ev));
 	return;

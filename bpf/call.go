@@ -66,7 +66,7 @@ var callRows = map[Call]callRow{
 	CallDupTo:       {"dup2", numbers{33, 292}, numbers{63, 330}, numbers{24}, numbers{63, 358}}, // and dup3
 	CallFcntl:       {"fcntl", numbers{72}, numbers{55, 221}, numbers{25}, numbers{55, 221}},
 	CallUserfaultfd: {"userfaultfd", numbers{323}, numbers{374}, numbers{282}, numbers{388}},
-	CallSocket:      {"socket", numbers{41}, numbers{359, 102}, numbers{198}, numbers{281}}, // 102: socketcall
+	CallSocket:      {"socket", numbers{41}, numbers{359}, numbers{198}, numbers{281}},
 	CallPidfdGetfd:  {"pidfd_getfd", numbers{438}, numbers{438}, numbers{438}, numbers{438}},
 	CallConnect:     {"connect", numbers{42}, numbers{362}, numbers{203}, numbers{283}},
 	CallSetID: {"setid", // setuid, setgid, setreuid, setregid, setgroups, setresuid, setresgid, setfsuid, setfsgid

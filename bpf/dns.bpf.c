@@ -22,33 +22,25 @@ struct dns_record {
 	u8 data[QUESTION_LEN];
 };
 
-/* One for each CPU; a program that is preempted keeps its packet's bytes on the ring only, so it is filled and sent without a pause. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct dns_record);
-} dns_scratch SEC(".maps");
-
 struct place {
 	u32 l4;
 	u8 protocol;
+	u8 addr[16];
 };
 
-static __always_inline bool find_transport(struct __sk_buff *skb, struct dns_event *ev, struct place *at)
+static __always_inline bool find_transport(struct __sk_buff *skb, struct place *at)
 {
 	u8 first;
 
 	if (bpf_skb_load_bytes(skb, 0, &first, 1))
 		return false;
-	__builtin_memset(ev->addr, 0, sizeof(ev->addr));
 	if (first >> 4 == 4) {
 		at->l4 = (first & 15) * 4;
-		ev->addr[10] = ev->addr[11] = 0xff;
-		return !bpf_skb_load_bytes(skb, 9, &at->protocol, 1) && !bpf_skb_load_bytes(skb, V4_DEST, ev->addr + 12, 4);
+		at->addr[10] = at->addr[11] = 0xff;
+		return !bpf_skb_load_bytes(skb, 9, &at->protocol, 1) && !bpf_skb_load_bytes(skb, V4_DEST, at->addr + 12, 4);
 	}
 	at->l4 = V6_HEAD; /* extension headers are not followed */
-	return !bpf_skb_load_bytes(skb, 6, &at->protocol, 1) && !bpf_skb_load_bytes(skb, V6_DEST, ev->addr, 16);
+	return !bpf_skb_load_bytes(skb, 6, &at->protocol, 1) && !bpf_skb_load_bytes(skb, V6_DEST, at->addr, 16);
 }
 
 /* find_message returns where the message begins, or 0. */
@@ -81,46 +73,55 @@ static __always_inline bool describe_sender(struct dns_event *ev, u64 cgroup_id,
 	return is_watched(cfg, cgroup_id, &ev->h.policy);
 }
 
+/* tell keeps the record on the stack: another task may take the CPU meanwhile and send a query too. */
+static __always_inline bool tell(struct __sk_buff *skb, struct counter *c, struct config *cfg, u64 cgroup_id, struct place *at, u32 at_message)
+{
+	struct dns_record r = {};
+	u16 head[3];
+	u32 len;
+
+	if (bpf_skb_load_bytes(skb, at_message, head, sizeof(head)))
+		return false;
+	r.ev.questions = bpf_ntohs(head[2]);
+	if ((bpf_ntohs(head[1]) & 0x8000) || !r.ev.questions || !describe_sender(&r.ev, cgroup_id, cfg))
+		return false;
+	r.ev.id = bpf_ntohs(head[0]);
+	r.ev.port = DNS_PORT;
+	r.ev.protocol = at->protocol;
+	__builtin_memcpy(r.ev.addr, at->addr, sizeof(r.ev.addr));
+	r.ev.size = skb->len - at_message;
+	if (r.ev.size <= DNS_HEAD)
+		return false;
+	len = r.ev.size - DNS_HEAD;
+	if (len > QUESTION_LEN)
+		len = QUESTION_LEN;
+	barrier_var(len);
+	if (len == 0 || len > QUESTION_LEN || bpf_skb_load_bytes(skb, at_message + DNS_HEAD, r.data, len))
+		return false;
+	r.ev.data_len = len;
+	send_limited(c, cfg, &r, sizeof(r.ev) + len);
+	return true;
+}
+
 static __always_inline void query(struct __sk_buff *skb)
 {
-	u32 zero = 0, at_message, len, policy;
-	struct dns_record *r = bpf_map_lookup_elem(&dns_scratch, &zero);
 	u64 cgroup_id = bpf_skb_cgroup_id(skb);
 	struct config *cfg = the_config();
 	struct place at = {};
 	struct counter *c;
-	u16 head[3];
+	u32 at_message, policy;
 
-	if (!r || !cfg || !is_watched(cfg, cgroup_id, &policy) || !find_transport(skb, &r->ev, &at))
+	if (!cfg || !is_watched(cfg, cgroup_id, &policy) || !find_transport(skb, &at))
 		return;
 	at_message = find_message(skb, &at);
-	if (!at_message || bpf_skb_load_bytes(skb, at_message, head, sizeof(head)))
+	if (!at_message || at_message + DNS_HEAD > skb->len)
 		return; /* an empty segment, say */
 	c = counter_of(KIND_DNS);
 	if (!c)
 		return;
 	count(&c->seen);
-	r->ev.questions = bpf_ntohs(head[2]);
-	if ((bpf_ntohs(head[1]) & 0x8000) || !r->ev.questions || !describe_sender(&r->ev, cgroup_id, cfg))
-		goto filtered;
-	r->ev.id = bpf_ntohs(head[0]);
-	r->ev.port = DNS_PORT;
-	r->ev.protocol = at.protocol;
-	r->ev.pad[0] = r->ev.pad[1] = r->ev.pad[2] = 0;
-	r->ev.size = skb->len - at_message;
-	if (r->ev.size <= DNS_HEAD)
-		goto filtered;
-	len = r->ev.size - DNS_HEAD;
-	if (len > QUESTION_LEN)
-		len = QUESTION_LEN;
-	barrier_var(len);
-	if (len == 0 || len > QUESTION_LEN || bpf_skb_load_bytes(skb, at_message + DNS_HEAD, r->data, len))
-		goto filtered;
-	r->ev.data_len = len;
-	send_limited(c, cfg, r, sizeof(r->ev) + len);
-	return;
-filtered:
-	count(&c->filtered);
+	if (!tell(skb, c, cfg, cgroup_id, &at, at_message))
+		count(&c->filtered);
 }
 
 SEC("cgroup_skb/egress")

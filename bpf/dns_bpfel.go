@@ -16,15 +16,14 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	dnsMapBuckets    = "buckets"
-	dnsMapConfig     = "config"
-	dnsMapCounters   = "counters"
-	dnsMapCritical   = "critical"
-	dnsMapDnsScratch = "dns_scratch"
-	dnsMapNames      = "names"
-	dnsMapTelemetry  = "telemetry"
-	dnsMapWatched    = "watched"
-	dnsProgOnEgress  = "on_egress"
+	dnsMapBuckets   = "buckets"
+	dnsMapConfig    = "config"
+	dnsMapCounters  = "counters"
+	dnsMapCritical  = "critical"
+	dnsMapNames     = "names"
+	dnsMapTelemetry = "telemetry"
+	dnsMapWatched   = "watched"
+	dnsProgOnEgress = "on_egress"
 )
 
 // loadDns returns the embedded CollectionSpec for dns.
@@ -76,14 +75,13 @@ type dnsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type dnsMapSpecs struct {
-	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
-	Config     *ebpf.MapSpec `ebpf:"config"`
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
-	Critical   *ebpf.MapSpec `ebpf:"critical"`
-	DnsScratch *ebpf.MapSpec `ebpf:"dns_scratch"`
-	Names      *ebpf.MapSpec `ebpf:"names"`
-	Telemetry  *ebpf.MapSpec `ebpf:"telemetry"`
-	Watched    *ebpf.MapSpec `ebpf:"watched"`
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
+	Config    *ebpf.MapSpec `ebpf:"config"`
+	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Critical  *ebpf.MapSpec `ebpf:"critical"`
+	Names     *ebpf.MapSpec `ebpf:"names"`
+	Telemetry *ebpf.MapSpec `ebpf:"telemetry"`
+	Watched   *ebpf.MapSpec `ebpf:"watched"`
 }
 
 // dnsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -112,14 +110,13 @@ func (o *dnsObjects) Close() error {
 //
 // It can be passed to loadDnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type dnsMaps struct {
-	Buckets    *ebpf.Map `ebpf:"buckets"`
-	Config     *ebpf.Map `ebpf:"config"`
-	Counters   *ebpf.Map `ebpf:"counters"`
-	Critical   *ebpf.Map `ebpf:"critical"`
-	DnsScratch *ebpf.Map `ebpf:"dns_scratch"`
-	Names      *ebpf.Map `ebpf:"names"`
-	Telemetry  *ebpf.Map `ebpf:"telemetry"`
-	Watched    *ebpf.Map `ebpf:"watched"`
+	Buckets   *ebpf.Map `ebpf:"buckets"`
+	Config    *ebpf.Map `ebpf:"config"`
+	Counters  *ebpf.Map `ebpf:"counters"`
+	Critical  *ebpf.Map `ebpf:"critical"`
+	Names     *ebpf.Map `ebpf:"names"`
+	Telemetry *ebpf.Map `ebpf:"telemetry"`
+	Watched   *ebpf.Map `ebpf:"watched"`
 }
 
 func (m *dnsMaps) Close() error {
@@ -128,7 +125,6 @@ func (m *dnsMaps) Close() error {
 		m.Config,
 		m.Counters,
 		m.Critical,
-		m.DnsScratch,
 		m.Names,
 		m.Telemetry,
 		m.Watched,

@@ -17,7 +17,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/sys/needs"
 )
 
-func kernel(t *testing.T) string {
+func kernel(t testing.TB) string {
 	needs.Root(t)
 	needs.BTF(t)
 	needs.Kernel(t, needs.Bpf)
@@ -94,7 +94,7 @@ func TestEverySeenEventIsSubmittedOrDroppedOrFiltered(t *testing.T) {
 	if err := p.MatchCalls(map[bpf.Call]uint32{bpf.CallChroot: 1, bpf.CallSetID: 1, bpf.CallConnect: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Configure(bpf.Config{WatchAll: true, MaxArgs: 4096, Rate: 50}); err != nil {
+	if err := p.Configure(bpf.Config{WatchAll: true, MaxArgs: 4096, Rate: 1, Burst: 50}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.MatchName(bpf.NameFile, "watched", 1); err != nil {

@@ -35,18 +35,19 @@ func allCalls() probe.Options {
 	return probe.Options{Options: bpf.Options{Hooks: bpf.Hooks()}, Filter: f}
 }
 
-func init() {
-	deeds["calls"] = doCalls
-	deeds["trace"] = trace
-	deeds["become-root"] = becomeRoot
-	deeds["dial"] = func(args []string) error {
+var callDeeds = map[string]func(args []string) error{
+	"calls":       doCalls,
+	"trace":       trace,
+	"become-root": becomeRoot,
+	"connects":    connects,
+	"dial": func(args []string) error {
 		conn, err := net.Dial(args[0], args[1])
 		if err != nil {
 			return err
 		}
 		return conn.Close()
-	}
-	deeds["query"] = func(args []string) error {
+	},
+	"query": func(args []string) error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 		if err != nil {
 			return err
@@ -56,7 +57,7 @@ func init() {
 			message[2] |= 0x80
 		}
 		return unix.Sendto(fd, message, 0, &unix.SockaddrInet4{Port: 53, Addr: [4]byte{127, 0, 0, 1}})
-	}
+	},
 }
 
 func question(name string, kind byte) []byte {
@@ -360,17 +361,15 @@ func TestTelemetryBeyondItsRateIsCountedNotSent(t *testing.T) {
 	}
 }
 
-func init() {
-	deeds["connects"] = func(args []string) error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-		if err != nil {
+func connects(args []string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	for _, arg := range args {
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(netip.MustParseAddrPort(arg).Port()), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 			return err
 		}
-		for _, arg := range args {
-			if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(netip.MustParseAddrPort(arg).Port()), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-				return err
-			}
-		}
-		return nil
 	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -27,6 +28,8 @@ const deedEnv = "TOURNIQUET_TEST_DEED"
 
 // TestMain lets the test binary be the watched process too: with a deed in its environment it does that and ends.
 func TestMain(m *testing.M) {
+	maps.Copy(deeds, callDeeds)
+	maps.Copy(deeds, evasions)
 	if deed := os.Getenv(deedEnv); deed != "" {
 		if err := deeds[deed](os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
