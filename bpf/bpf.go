@@ -25,10 +25,18 @@ const (
 	HookOpen    Hook = "open"
 	HookConnect Hook = "connect"
 	HookCgroup  Hook = "cgroup"
+	HookCall    Hook = "call" // on every system call, as HookOpen; nothing is told before MatchCalls
+	HookCred    Hook = "cred" // on every system call, twice
+	HookDNS     Hook = "dns"  // on every packet that leaves
 )
 
 // Hooks returns all hooks, in the order in which they are attached: what describes processes comes first.
 func Hooks() []Hook {
+	return []Hook{HookCgroup, HookFork, HookExec, HookExit, HookConnect, HookOpen, HookCall, HookCred, HookDNS}
+}
+
+// Standard returns the hooks that are loaded where none are named: not those that only some rules need.
+func Standard() []Hook {
 	return []Hook{HookCgroup, HookFork, HookExec, HookExit, HookConnect, HookOpen}
 }
 
@@ -52,7 +60,7 @@ type HookStatus struct {
 
 // Options says what to load.
 type Options struct {
-	Hooks          []Hook // none: all of Hooks()
+	Hooks          []Hook // none: Standard()
 	CgroupRoot     string // where cgroup v2 is mounted; needed by HookConnect
 	CriticalBytes  uint32 // size of the critical ring, a power of two pages; 0: 256 KiB
 	TelemetryBytes uint32 // size of the telemetry ring; 0: 2 MiB
@@ -64,7 +72,7 @@ const (
 )
 
 // The maps of which all objects share one instance.
-var sharedMaps = []string{execMapCritical, execMapTelemetry, execMapCounters, execMapConfig, execMapWatched, execMapNames}
+var sharedMaps = []string{execMapCritical, execMapTelemetry, execMapCounters, execMapConfig, execMapWatched, execMapNames, execMapBuckets}
 
 type objects struct {
 	hook     Hook
@@ -83,6 +91,10 @@ type Programs struct {
 
 	mu     sync.Mutex
 	config configValue
+
+	hooksMu sync.RWMutex // of what is in hooks: SetHooks exchanges it
+
+	missedBefore map[Hook]uint64 // by programs that are unloaded
 }
 
 var loaders = map[Hook]struct {
@@ -95,13 +107,16 @@ var loaders = map[Hook]struct {
 	HookOpen:    {TierTracepoint, loadOpen},
 	HookConnect: {TierCgroup, loadConnect},
 	HookCgroup:  {TierTracepoint, loadCgroup},
+	HookCall:    {TierTracepoint, loadCall},
+	HookCred:    {TierTracepoint, loadCred},
+	HookDNS:     {TierCgroup, loadDns},
 }
 
 // Load brings the programs into the kernel without attaching them. A hook that the kernel refuses is left out and told
 // of by Status; an error is returned when none is left.
 func Load(o Options) (*Programs, error) {
 	if len(o.Hooks) == 0 {
-		o.Hooks = Hooks()
+		o.Hooks = Standard()
 	}
 	if o.CriticalBytes == 0 {
 		o.CriticalBytes = defaultCriticalBytes
@@ -177,6 +192,8 @@ func (p *Programs) loadHook(hook Hook) *objects {
 // Attach makes the loaded programs run. A hook that cannot be attached is told of by Status; an error is returned when
 // none is attached. Set filters and Configure first, or the first events pass unfiltered.
 func (p *Programs) Attach() error {
+	p.hooksMu.Lock()
+	defer p.hooksMu.Unlock()
 	var errs []error
 	attached := 0
 	for _, h := range p.hooks {
@@ -223,6 +240,8 @@ func (h *objects) detach() error {
 
 // Status says of each hook whether it is attached, and if not, why.
 func (p *Programs) Status() []HookStatus {
+	p.hooksMu.RLock()
+	defer p.hooksMu.RUnlock()
 	var all []HookStatus
 	for _, h := range p.hooks {
 		all = append(all, HookStatus{Hook: h.hook, Tier: h.tier, Err: h.err})
@@ -238,6 +257,8 @@ func (p *Programs) Telemetry() *ebpf.Map { return p.shared[execMapTelemetry] }
 
 // Detach stops the programs; the rings and counters can still be read.
 func (p *Programs) Detach() error {
+	p.hooksMu.Lock()
+	defer p.hooksMu.Unlock()
 	var errs []error
 	for _, h := range p.hooks {
 		errs = append(errs, h.detach())
@@ -247,6 +268,8 @@ func (p *Programs) Detach() error {
 
 // Close detaches and unloads everything.
 func (p *Programs) Close() error {
+	p.hooksMu.Lock()
+	defer p.hooksMu.Unlock()
 	var errs []error
 	for _, h := range p.hooks {
 		errs = append(errs, h.detach())

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	cgroupMapBuckets        = "buckets"
 	cgroupMapCgroupScratch  = "cgroup_scratch"
 	cgroupMapConfig         = "config"
 	cgroupMapCounters       = "counters"
@@ -77,6 +78,7 @@ type cgroupProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type cgroupMapSpecs struct {
+	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
 	CgroupScratch *ebpf.MapSpec `ebpf:"cgroup_scratch"`
 	Config        *ebpf.MapSpec `ebpf:"config"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
@@ -112,6 +114,7 @@ func (o *cgroupObjects) Close() error {
 //
 // It can be passed to loadCgroupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type cgroupMaps struct {
+	Buckets       *ebpf.Map `ebpf:"buckets"`
 	CgroupScratch *ebpf.Map `ebpf:"cgroup_scratch"`
 	Config        *ebpf.Map `ebpf:"config"`
 	Counters      *ebpf.Map `ebpf:"counters"`
@@ -123,6 +126,7 @@ type cgroupMaps struct {
 
 func (m *cgroupMaps) Close() error {
 	return _CgroupClose(
+		m.Buckets,
 		m.CgroupScratch,
 		m.Config,
 		m.Counters,

@@ -92,7 +92,10 @@ static __always_inline void observe(struct bpf_sock_addr *ctx, u8 family, bool d
 		if (told_lately(&ev, cfg->quiet_ns))
 			goto filtered;
 	}
-	send(c, bits ? CLASS_CRITICAL : CLASS_TELEMETRY, &ev, sizeof(ev));
+	if (bits)
+		send(c, CLASS_CRITICAL, &ev, sizeof(ev));
+	else
+		send_limited(c, cfg, &ev, sizeof(ev));
 	return;
 filtered:
 	count(&c->filtered);

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	connectMapAddresses   = "addresses"
+	connectMapBuckets     = "buckets"
 	connectMapConfig      = "config"
 	connectMapCounters    = "counters"
 	connectMapCritical    = "critical"
@@ -83,6 +84,7 @@ type connectProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
 	Addresses *ebpf.MapSpec `ebpf:"addresses"`
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Critical  *ebpf.MapSpec `ebpf:"critical"`
@@ -119,6 +121,7 @@ func (o *connectObjects) Close() error {
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
 	Addresses *ebpf.Map `ebpf:"addresses"`
+	Buckets   *ebpf.Map `ebpf:"buckets"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Critical  *ebpf.Map `ebpf:"critical"`
@@ -131,6 +134,7 @@ type connectMaps struct {
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
 		m.Addresses,
+		m.Buckets,
 		m.Config,
 		m.Counters,
 		m.Critical,

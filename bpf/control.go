@@ -18,7 +18,9 @@ type Config struct {
 	MaxArgs     uint32        // bytes of arguments to take at an exec, at most 4096; 0: none
 	FailedOpens bool          // tell also of watched names that could not be opened
 	Datagrams   bool          // tell also of datagrams sent without a connect
-	Quiet       time.Duration // datagrams of one process to one address are told once in this time
+	Quiet       time.Duration // datagrams of one process to one address, and calls alike, are told once in this time
+	Rate        uint32        // telemetry of connects and of queries, each, that a cgroup may cause in a second; 0: no limit
+	Burst       uint32        // how many of them may come at once; 0: as many as in a second
 }
 
 const (
@@ -35,6 +37,9 @@ type configValue struct {
 	ArgsMax  uint32
 	_        uint32
 	QuietNS  uint64
+	// A kind's telemetry of one cgroup comes IntervalNS apart on average, and may be ahead of that by BurstNS.
+	IntervalNS uint64
+	BurstNS    uint64
 }
 
 // NameKind says what a name is the name of.
@@ -42,9 +47,10 @@ type NameKind uint32
 
 // The kinds of names that are matched in the kernel.
 const (
-	NameFile NameKind = 0 // a file that is opened
-	NameDir  NameKind = 1 // the directory of a file that is opened
-	NameExec NameKind = 2 // a file that is executed
+	NameFile   NameKind = 0 // a file that is opened
+	NameDir    NameKind = 1 // the directory of a file that is opened
+	NameExec   NameKind = 2 // a file that is executed
+	NameSocket NameKind = 3 // a unix socket that is connected to: of its file, or its abstract name
 )
 
 const nameLen = 28
@@ -60,7 +66,7 @@ type inodeKey struct {
 	_   uint32
 }
 
-// Counter is one kind's account: Seen = Filtered + Submitted + Dropped, exactly, whenever no program is at work. Missed
+// Counter is one kind's account: Seen = Filtered + Limited + Submitted + Dropped, exactly, whenever no program is at work. Missed
 // counts runs that the kernel skipped because the same program was already running on that CPU; they are in no other field.
 type Counter struct {
 	Kind      Kind
@@ -68,6 +74,7 @@ type Counter struct {
 	Filtered  uint64
 	Submitted [2]uint64 // by Class
 	Dropped   [2]uint64 // by Class
+	Limited   uint64    // telemetry beyond its cgroup's rate
 	Missed    uint64
 }
 
@@ -76,6 +83,7 @@ type counterValue struct {
 	Filtered  uint64
 	Submitted [2]uint64
 	Dropped   [2]uint64
+	Limited   uint64
 }
 
 // Configure replaces the configuration.
@@ -88,7 +96,15 @@ func (p *Programs) Configure(c Config) error {
 			flags |= flag
 		}
 	}
-	return p.configure(configValue{Flags: flags, SelfTGID: c.SelfTGID, ArgsMax: c.MaxArgs, QuietNS: uint64(c.Quiet)})
+	v := configValue{Flags: flags, SelfTGID: c.SelfTGID, ArgsMax: c.MaxArgs, QuietNS: uint64(c.Quiet)}
+	if c.Rate > 0 {
+		v.IntervalNS = uint64(time.Second) / uint64(c.Rate)
+		if c.Burst == 0 {
+			c.Burst = c.Rate
+		}
+		v.BurstNS = v.IntervalNS * uint64(c.Burst-1)
+	}
+	return p.configure(v)
 }
 
 func (p *Programs) configure(v configValue) error {
@@ -160,6 +176,38 @@ func (p *Programs) MatchAddress(addr netip.Addr, bits uint32) error {
 	return nil
 }
 
+// MatchCalls has these calls give the bits to the Match of their events, and no others be told. A unix socket is told of where
+// MatchName asks for its name and CallConnect is among the calls. Those that neither HookCall nor HookCred loaded are ignored.
+func (p *Programs) MatchCalls(bits map[Call]uint32) error {
+	var rare, creds []Call
+	for call, b := range bits {
+		switch {
+		case !call.Valid() || b == 0:
+		case call == CallSetID || call == CallCapset:
+			creds = append(creds, call)
+		default:
+			rare = append(rare, call)
+		}
+	}
+	if m := p.mapOf(HookCall, callMapCallBits); m != nil {
+		for _, call := range rare {
+			if err := m.Put(uint32(call), bits[call]); err != nil {
+				return fmt.Errorf("match call %s: %w", call, err)
+			}
+		}
+	}
+	for hook, calls := range map[Hook][]Call{HookCall: rare, HookCred: creds} {
+		m := p.mapOf(hook, callMapCallTable)
+		if m == nil {
+			continue
+		}
+		if err := m.Put(uint32(0), callTableOf(calls)); err != nil {
+			return fmt.Errorf("match calls of hook %s: %w", hook, err)
+		}
+	}
+	return nil
+}
+
 func putOrDelete(m *ebpf.Map, key any, bits uint32) error {
 	if bits != 0 {
 		return m.Put(key, bits)
@@ -171,6 +219,8 @@ func putOrDelete(m *ebpf.Map, key any, bits uint32) error {
 }
 
 func (p *Programs) mapOf(hook Hook, name string) *ebpf.Map {
+	p.hooksMu.RLock()
+	defer p.hooksMu.RUnlock()
 	for _, h := range p.hooks {
 		if h.hook == hook && h.loaded != nil {
 			return h.loaded.Maps[name]
@@ -191,6 +241,7 @@ func (p *Programs) Counters() ([]Counter, error) {
 		for _, v := range cpus {
 			c.Seen += v.Seen
 			c.Filtered += v.Filtered
+			c.Limited += v.Limited
 			for class := range v.Submitted {
 				c.Submitted[class] += v.Submitted[class]
 				c.Dropped[class] += v.Dropped[class]
@@ -201,17 +252,14 @@ func (p *Programs) Counters() ([]Counter, error) {
 	return all, nil
 }
 
-// missed sums the skipped runs of the hook that tells this kind. Kernels before 5.12 do not count them.
+// missed sums the skipped runs of the hook that tells this kind.
 func (p *Programs) missed(kind Kind) uint64 {
-	var sum uint64
+	p.hooksMu.RLock()
+	defer p.hooksMu.RUnlock()
+	sum := p.missedBefore[kind.hook()]
 	for _, h := range p.hooks {
-		if string(h.hook) != kind.String() || h.loaded == nil {
-			continue
-		}
-		for _, program := range h.loaded.Programs {
-			if stats, err := program.Stats(); err == nil {
-				sum += stats.RecursionMisses
-			}
+		if h.hook == kind.hook() {
+			sum += h.missed()
 		}
 	}
 	return sum

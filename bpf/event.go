@@ -14,13 +14,17 @@ const (
 	KindConnect Kind = 5
 	KindCgroup  Kind = 6
 	KindUring   Kind = 7
+	KindCall    Kind = 8
+	KindCred    Kind = 9
+	KindUnix    Kind = 10
+	KindDNS     Kind = 11
 
 	kindMax = 16
 )
 
 // Kinds returns all kinds.
 func Kinds() []Kind {
-	return []Kind{KindExec, KindFork, KindExit, KindOpen, KindConnect, KindCgroup, KindUring}
+	return []Kind{KindExec, KindFork, KindExit, KindOpen, KindConnect, KindCgroup, KindUring, KindCall, KindCred, KindUnix, KindDNS}
 }
 
 // String returns the kind's name, as metrics and recordings use it.
@@ -40,8 +44,28 @@ func (k Kind) String() string {
 		return "cgroup"
 	case KindUring:
 		return "uring"
+	case KindCall:
+		return "call"
+	case KindCred:
+		return "cred"
+	case KindUnix:
+		return "unix"
+	case KindDNS:
+		return "dns"
 	default:
 		return "unknown"
+	}
+}
+
+// hook returns the hook whose programs tell of the kind.
+func (k Kind) hook() Hook {
+	switch k {
+	case KindUring:
+		return HookOpen
+	case KindUnix:
+		return HookCall
+	default:
+		return Hook(k.String())
 	}
 }
 
@@ -73,6 +97,8 @@ const (
 	FlagArgsLost                      // the arguments could not be read
 	FlagDetached                      // the path ends below a mount that hangs nowhere
 	FlagCompat                        // a 32-bit system call on a 64-bit kernel
+	FlagSecure                        // the program runs with more rights than its caller had
+	FlagAbstract                      // a unix socket's name that lies in no file system
 )
 
 // Hints in the type of a file descriptor; its low four bits are the S_IFMT bits of its mode, shifted down by 12.
@@ -130,6 +156,7 @@ type ExecEvent struct {
 	ArgsLen       uint16
 	FD            [3]uint8
 	_             [3]uint8
+	CapEffective  uint64
 }
 
 // OpenEvent tells of a watched file that was opened, or was tried. PathLen bytes follow.
@@ -171,9 +198,63 @@ type UringEvent struct {
 	Entries uint32
 }
 
+// CallEvent tells of a rare system call. Call is its Call's place in event.h.
+type CallEvent struct {
+	Header        Header
+	Number        uint64
+	TargetStartNS uint64
+	TargetCgroup  uint64
+	TargetTGID    uint32
+	TargetVpid    uint32
+	NSInum        uint32
+	NSType        uint32
+	Result        int32
+	FD            int32
+	Call          Call
+	Family        uint16
+	SockType      uint16
+	FDType        uint8
+	_             uint8
+}
+
+// CredEvent tells that a process gained a user id or capabilities by a system call; its header has the ids after it.
+type CredEvent struct {
+	Header     Header
+	CapBefore  uint64
+	CapAfter   uint64
+	UIDBefore  uint32
+	EUIDBefore uint32
+	Call       Call
+	_          [3]uint16
+}
+
+// UnixEvent tells of a connect to a watched unix socket. PathLen bytes follow.
+type UnixEvent struct {
+	Header   Header
+	Ino      uint64
+	Dev      uint32
+	Result   int32
+	PeerTGID uint32
+	PathLen  uint16
+	SockType uint16
+}
+
+// DNSEvent tells of a DNS query that was sent. DataLen bytes follow: the message from its first question on.
+type DNSEvent struct {
+	Header    Header
+	Addr      [16]byte
+	Size      uint32
+	Port      uint16
+	DataLen   uint16
+	ID        uint16
+	Questions uint16
+	Protocol  uint8
+	_         [3]uint8
+}
+
 // Event is any record's fixed part.
 type Event interface {
-	Header | ForkEvent | ExitEvent | ExecEvent | OpenEvent | ConnectEvent | CgroupEvent | UringEvent
+	Header | ForkEvent | ExitEvent | ExecEvent | OpenEvent | ConnectEvent | CgroupEvent | UringEvent | CallEvent | CredEvent | UnixEvent | DNSEvent
 }
 
 // Decode copies the fixed part off a record and returns what follows it; false when the record is too short. Machines

@@ -142,6 +142,9 @@ int on_exec(u64 *ctx)
 	ev->fd[0] = descriptor_type(task, 0);
 	ev->fd[1] = descriptor_type(task, 1);
 	ev->fd[2] = descriptor_type(task, 2);
+	ev->cap_effective = caps_of(BPF_CORE_READ(task, real_cred));
+	if (BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec))
+		ev->h.flags |= FLAG_SECURE;
 	ev->pad[0] = ev->pad[1] = ev->pad[2] = 0;
 	if (ev->nlink == 0)
 		ev->h.flags |= FLAG_UNLINKED;
@@ -153,7 +156,7 @@ int on_exec(u64 *ctx)
 	barrier_var(len); /* the verifier must see the bound on what is sent */
 	if (len > DATA_LEN)
 		len = 0;
-	urgent = ev->h.match || ev->nlink == 0 || on_network(ev);
+	urgent = ev->h.match || ev->nlink == 0 || on_network(ev) || (ev->h.flags & FLAG_SECURE);
 	send(c, urgent ? CLASS_CRITICAL : CLASS_TELEMETRY, r, sizeof(*ev) + len);
 	return 0;
 }

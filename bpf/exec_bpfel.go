@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	execMapBuckets     = "buckets"
 	execMapConfig      = "config"
 	execMapCounters    = "counters"
 	execMapCritical    = "critical"
@@ -75,6 +76,7 @@ type execProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type execMapSpecs struct {
+	Buckets     *ebpf.MapSpec `ebpf:"buckets"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
 	Counters    *ebpf.MapSpec `ebpf:"counters"`
 	Critical    *ebpf.MapSpec `ebpf:"critical"`
@@ -110,6 +112,7 @@ func (o *execObjects) Close() error {
 //
 // It can be passed to loadExecObjects or ebpf.CollectionSpec.LoadAndAssign.
 type execMaps struct {
+	Buckets     *ebpf.Map `ebpf:"buckets"`
 	Config      *ebpf.Map `ebpf:"config"`
 	Counters    *ebpf.Map `ebpf:"counters"`
 	Critical    *ebpf.Map `ebpf:"critical"`
@@ -121,6 +124,7 @@ type execMaps struct {
 
 func (m *execMaps) Close() error {
 	return _ExecClose(
+		m.Buckets,
 		m.Config,
 		m.Counters,
 		m.Critical,

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	exitMapBuckets   = "buckets"
 	exitMapConfig    = "config"
 	exitMapCounters  = "counters"
 	exitMapCritical  = "critical"
@@ -74,6 +75,7 @@ type exitProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type exitMapSpecs struct {
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Critical  *ebpf.MapSpec `ebpf:"critical"`
@@ -108,6 +110,7 @@ func (o *exitObjects) Close() error {
 //
 // It can be passed to loadExitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type exitMaps struct {
+	Buckets   *ebpf.Map `ebpf:"buckets"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Critical  *ebpf.Map `ebpf:"critical"`
@@ -118,6 +121,7 @@ type exitMaps struct {
 
 func (m *exitMaps) Close() error {
 	return _ExitClose(
+		m.Buckets,
 		m.Config,
 		m.Counters,
 		m.Critical,

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	forkMapBuckets   = "buckets"
 	forkMapConfig    = "config"
 	forkMapCounters  = "counters"
 	forkMapCritical  = "critical"
@@ -74,6 +75,7 @@ type forkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type forkMapSpecs struct {
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Critical  *ebpf.MapSpec `ebpf:"critical"`
@@ -108,6 +110,7 @@ func (o *forkObjects) Close() error {
 //
 // It can be passed to loadForkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type forkMaps struct {
+	Buckets   *ebpf.Map `ebpf:"buckets"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Critical  *ebpf.Map `ebpf:"critical"`
@@ -118,6 +121,7 @@ type forkMaps struct {
 
 func (m *forkMaps) Close() error {
 	return _ForkClose(
+		m.Buckets,
 		m.Config,
 		m.Counters,
 		m.Critical,

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	openMapBuckets     = "buckets"
 	openMapConfig      = "config"
 	openMapCounters    = "counters"
 	openMapCritical    = "critical"
@@ -76,6 +77,7 @@ type openProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type openMapSpecs struct {
+	Buckets     *ebpf.MapSpec `ebpf:"buckets"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
 	Counters    *ebpf.MapSpec `ebpf:"counters"`
 	Critical    *ebpf.MapSpec `ebpf:"critical"`
@@ -112,6 +114,7 @@ func (o *openObjects) Close() error {
 //
 // It can be passed to loadOpenObjects or ebpf.CollectionSpec.LoadAndAssign.
 type openMaps struct {
+	Buckets     *ebpf.Map `ebpf:"buckets"`
 	Config      *ebpf.Map `ebpf:"config"`
 	Counters    *ebpf.Map `ebpf:"counters"`
 	Critical    *ebpf.Map `ebpf:"critical"`
@@ -124,6 +127,7 @@ type openMaps struct {
 
 func (m *openMaps) Close() error {
 	return _OpenClose(
+		m.Buckets,
 		m.Config,
 		m.Counters,
 		m.Critical,

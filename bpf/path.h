@@ -16,14 +16,12 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 }
 
 /*
- * write_path writes the components into out, the last one first, and their length (<= PATH_ROOM) into *len. The length
+ * write_path_of writes the components into out, the last one first, and their length (<= PATH_ROOM) into *len. The length
  * lives in the map, not in a register: read back from there it is any number to the verifier, so that all rounds of the
  * loop look alike to it and it walks each only once.
  */
-static __always_inline void write_path(u8 *out, volatile u16 *len, struct file *file, u16 *flags)
+static __always_inline void write_path_of(u8 *out, volatile u16 *len, struct dentry *dentry, struct vfsmount *mnt, u16 *flags)
 {
-	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
-	struct vfsmount *mnt = BPF_CORE_READ(file, f_path.mnt);
 	struct mount *mount = mount_of(mnt);
 
 	*len = 0;
@@ -56,6 +54,11 @@ static __always_inline void write_path(u8 *out, volatile u16 *len, struct file *
 		dentry = parent;
 	}
 	*flags |= FLAG_PATH_CUT;
+}
+
+static __always_inline void write_path(u8 *out, volatile u16 *len, struct file *file, u16 *flags)
+{
+	write_path_of(out, len, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), flags);
 }
 
 /* in_upper_layer says whether a file of an overlay was written after the image was made. */

@@ -69,6 +69,10 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+typedef struct {
+	u64 val; /* before 6.3 two words of the same place */
+} kernel_cap_t;
+
 struct qstr {
 	u32 len;
 	const unsigned char *name;
@@ -89,6 +93,7 @@ struct inode {
 	unsigned int i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
+	void *i_private;
 };
 
 struct dentry {
@@ -128,12 +133,82 @@ struct sock_common {
 	u16 skc_family;
 };
 
+struct pid_namespace;
+struct hlist_node;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct pid {
+	unsigned int level;
+	struct hlist_head tasks[4];
+	struct upid numbers[1];
+};
+
+struct xarray {
+	void *xa_head;
+};
+
+struct idr {
+	struct xarray idr_rt;
+};
+
+struct pid_namespace {
+	struct idr idr;
+};
+
+struct xa_node {
+	unsigned char shift;
+	void *slots[64];
+};
+
+struct ns_common {
+	u32 ns_type; /* 6.18 */
+	unsigned int inum;
+};
+
+struct proc_ns_operations {
+	int type; /* before 6.18 */
+};
+
+struct ns_common___old {
+	const struct proc_ns_operations *ops;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	struct pid *sk_peer_pid;
 };
 
 struct socket {
+	short type;
 	struct sock *sk;
+};
+
+struct sockaddr_un {
+	char sun_path[108];
+};
+
+struct unix_address {
+	int len;
+	struct sockaddr_un name[1];
+};
+
+struct unix_sock {
+	struct sock sk;
+	struct unix_address *addr;
+	struct path path;
+	struct sock *peer;
 };
 
 struct fdtable {
@@ -153,6 +228,7 @@ struct mm_struct {
 struct cred {
 	kuid_t uid;
 	kuid_t euid;
+	kernel_cap_t cap_effective;
 };
 
 struct signal_struct {
@@ -201,11 +277,14 @@ struct task_struct {
 	struct files_struct *files;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+	struct pid *thread_pid;
+	struct hlist_node pid_links[4];
 };
 
 struct linux_binprm {
 	struct file *file;
 	int argc;
+	unsigned int secureexec : 1;
 	const char *filename;
 };
 
@@ -214,11 +293,16 @@ struct pt_regs;
 struct pt_regs___x86 {
 	unsigned long di;
 	unsigned long si;
+	unsigned long dx;
+	unsigned long r10;
+	unsigned long bx;
+	unsigned long cx;
 	unsigned long orig_ax;
 };
 
 struct pt_regs___arm64 {
 	u64 regs[31];
+	u64 orig_x0;
 	s32 syscallno;
 };
 

@@ -44,6 +44,14 @@ func Decode(record []byte) (Event, error) {
 		event = decodeCgroup(record)
 	case bpf.KindUring:
 		event = decodeUring(record)
+	case bpf.KindCall:
+		event = decodeCall(record)
+	case bpf.KindCred:
+		event = decodeCred(record)
+	case bpf.KindUnix:
+		event = decodeUnix(record)
+	case bpf.KindDNS:
+		event = decodeDNS(record)
 	default:
 		return nil, fmt.Errorf("%w: kind %d", ErrRecord, kind)
 	}
@@ -84,6 +92,7 @@ func decodeExec(record []byte) Event {
 		Stdio: [3]FD{fdOf(raw.FD[0]), fdOf(raw.FD[1]), fdOf(raw.FD[2])},
 		Upper: flags&bpf.FlagUpper != 0, Unlinked: flags&bpf.FlagUnlinked != 0, PathCut: flags&bpf.FlagPathCut != 0,
 		ArgsCut: flags&bpf.FlagArgsCut != 0, ArgsLost: flags&bpf.FlagArgsLost != 0,
+		Secure: flags&bpf.FlagSecure != 0, Effective: raw.CapEffective,
 	}
 }
 

@@ -62,6 +62,29 @@ func samples() map[string]struct {
 			bpf.Encode(bpf.CgroupEvent{Header: header(bpf.KindCgroup, 0), ID: 77, Level: 1, Op: bpf.CgroupRemoved, PathLen: 3}, []byte("/a\x00")...),
 			&probe.Cgroup{Meta: meta, ID: 77, Level: 1, Path: "/a", Removed: true},
 		},
+		"call": {
+			bpf.Encode(bpf.CallEvent{
+				Header: header(bpf.KindCall, bpf.FlagCompat), Call: bpf.CallPtrace, Number: 16, TargetTGID: 70, TargetStartNS: 6, TargetCgroup: 99, TargetVpid: 7,
+				NSInum: 5, NSType: 0x20000, Result: -1, FD: 2, FDType: 12 | bpf.FDInet, Family: 17, SockType: 3,
+			}),
+			&probe.Call{
+				Meta: meta, Call: "ptrace", Number: 16, Target: probe.ID{TGID: 70, Start: 6}, TargetCgroup: 99, TargetPID: 7,
+				Namespace: 5, NamespaceType: 0x20000, Errno: 1, FD: 2, FDType: probe.FDInet, Family: 17, SocketType: 3, Compat: true,
+			},
+		},
+		"cred": {
+			bpf.Encode(bpf.CredEvent{Header: header(bpf.KindCred, 0), Call: bpf.CallSetID, UIDBefore: 5, EUIDBefore: 6, CapBefore: 1, CapAfter: 3}),
+			&probe.Cred{Meta: meta, Call: "setid", UIDBefore: 5, EUIDBefore: 6, Before: 1, After: 3},
+		},
+		"unix": {
+			bpf.Encode(bpf.UnixEvent{Header: header(bpf.KindUnix, 0), Ino: 7, Dev: 8, PeerTGID: 9, SockType: 1, PathLen: 16}, []byte("docker.sock\x00run\x00")...),
+			&probe.Unix{Meta: meta, Path: "/run/docker.sock", Device: 8, Inode: 7, PeerTGID: 9, Type: 1},
+		},
+		"dns": {
+			bpf.Encode(bpf.DNSEvent{Header: header(bpf.KindDNS, 0), Addr: netip.MustParseAddr("10.0.0.10").As16(), Port: 53, Protocol: 17, Size: 29, Questions: 1, DataLen: 12},
+				[]byte("\x03a.b\x02ex\x00\x00\x10\x00\x01")[:12]...),
+			&probe.DNS{Meta: meta, Server: netip.MustParseAddrPort("10.0.0.10:53"), Protocol: 17, Name: `a\046b.ex`, Type: 16, Size: 29, Questions: 1},
+		},
 		"uring": {bpf.Encode(bpf.UringEvent{Header: header(bpf.KindUring, 0), FD: 4, Entries: 8}), &probe.Uring{Meta: meta, FD: 4, Entries: 8}},
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"tourniquet.dev/tourniquet/bpf"
 )
 
-// Event is one of *Exec, *Fork, *Exit, *Open, *Connect, *Cgroup, *Uring and *Blind.
+// Event is one of *Exec, *Fork, *Exit, *Open, *Connect, *Cgroup, *Uring, *Call, *Cred, *Unix, *DNS and *Blind.
 type Event interface {
 	// Head returns what all events have. It is never nil; a Blind has only its time and kind.
 	Head() *Meta
@@ -58,6 +58,8 @@ type Exec struct {
 	PathCut     bool          `json:"path_cut,omitempty"`
 	ArgsCut     bool          `json:"args_cut,omitempty"`
 	ArgsLost    bool          `json:"args_lost,omitempty"`
+	Secure      bool          `json:"secure,omitempty"`        // it has more rights than its caller had: set-uid, set-gid, file capabilities
+	Effective   uint64        `json:"cap_effective,omitempty"` // its capabilities, a bit each
 }
 
 // Parent returns the name of the process's parent at that moment.
@@ -170,14 +172,16 @@ type Uring struct {
 // Cause says why events are missing.
 type Cause string
 
-// The causes. A ring is full when its reader is too slow; a run is missed when the kernel skips a nested one.
+// The causes. A ring is full when its reader is too slow; a run is missed when the kernel skips a nested one;
+// telemetry is limited when one cgroup causes more of it than Config.Rate allows.
 const (
 	CauseRingFull  Cause = "ring-full"
 	CauseMissedRun Cause = "missed-run"
+	CauseLimited   Cause = "rate-limited"
 )
 
 // Valid reports whether c is one of the causes.
-func (c Cause) Valid() bool { return c == CauseRingFull || c == CauseMissedRun }
+func (c Cause) Valid() bool { return c == CauseRingFull || c == CauseMissedRun || c == CauseLimited }
 
 // Blind tells that events are missing: so many of one kind, between From and Meta.At.
 type Blind struct {

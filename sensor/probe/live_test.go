@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +28,8 @@ const deedEnv = "TOURNIQUET_TEST_DEED"
 
 // TestMain lets the test binary be the watched process too: with a deed in its environment it does that and ends.
 func TestMain(m *testing.M) {
+	maps.Copy(deeds, callDeeds)
+	maps.Copy(deeds, evasions)
 	if deed := os.Getenv(deedEnv); deed != "" {
 		if err := deeds[deed](os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -294,6 +298,18 @@ func TestArgumentsAreCutAndSaidToBe(t *testing.T) {
 	ran := await(w, func(e *probe.Exec) bool { return true })
 	if got := fmt.Sprintf("%q", ran.Args); got != `["/proc/self/exe" "01234"]` || !ran.ArgsCut || ran.Argc != 2 {
 		t.Errorf("args %s, cut %v, argc %d", got, ran.ArgsCut, ran.Argc)
+	}
+}
+
+func TestArgumentsAreCompleteToFourKiB(t *testing.T) {
+	w := newWatch(t, probe.Options{Config: bpf.Config{MaxArgs: 4096}})
+	const name = len("/proc/self/exe") + 1
+	for n, cut := range map[int]bool{4096 - name - 1: false, 4096 - name: true} {
+		w.do("nothing", strings.Repeat("x", n))
+		ran := await(w, func(e *probe.Exec) bool { return len(e.Args) == 2 && len(e.Args[1]) == n })
+		if ran.ArgsCut != cut || ran.ArgsLost {
+			t.Errorf("%d bytes: cut %v, lost %v", n, ran.ArgsCut, ran.ArgsLost)
+		}
 	}
 }
 

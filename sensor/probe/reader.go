@@ -46,7 +46,8 @@ type Reader struct {
 	telemetry *ring
 
 	filterMu sync.Mutex
-	filter   Filter
+	filter   Filter // in the kernel
+	asked    Filter // also for hooks that are not loaded
 
 	mu sync.Mutex // held by the goroutine that reads the rings
 
@@ -84,7 +85,7 @@ func (r *Reader) open(o Options) (err error) {
 	if err := r.programs.Configure(o.Config); err != nil {
 		return err
 	}
-	if err := r.SetFilter(r.supported(o.Filter)); err != nil {
+	if err := r.SetFilter(o.Filter); err != nil {
 		return err
 	}
 	if r.lossSeen, err = r.programs.Counters(); err != nil {
@@ -305,6 +306,7 @@ func blindsBetween(before, after []bpf.Counter, from, to time.Duration) []*Blind
 		for _, class := range []bpf.Class{bpf.Critical, bpf.Telemetry} {
 			add(c.Kind, class.String(), CauseRingFull, c.Dropped[class]-b.Dropped[class])
 		}
+		add(c.Kind, bpf.Telemetry.String(), CauseLimited, c.Limited-b.Limited)
 		add(c.Kind, "", CauseMissedRun, c.Missed-b.Missed)
 	}
 	return blinds

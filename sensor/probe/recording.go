@@ -56,6 +56,14 @@ func newEvent(kind string) Event {
 		return &Cgroup{}
 	case bpf.KindUring.String():
 		return &Uring{}
+	case bpf.KindCall.String():
+		return &Call{}
+	case bpf.KindCred.String():
+		return &Cred{}
+	case bpf.KindUnix.String():
+		return &Unix{}
+	case bpf.KindDNS.String():
+		return &DNS{}
 	case kindBlind:
 		return &Blind{}
 	}
@@ -79,6 +87,14 @@ func KindName(e Event) string {
 		return bpf.KindCgroup.String()
 	case *Uring:
 		return bpf.KindUring.String()
+	case *Call:
+		return bpf.KindCall.String()
+	case *Cred:
+		return bpf.KindCred.String()
+	case *Unix:
+		return bpf.KindUnix.String()
+	case *DNS:
+		return bpf.KindDNS.String()
 	default:
 		return kindBlind
 	}
