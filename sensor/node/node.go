@@ -19,6 +19,7 @@ import (
 	"tourniquet.dev/tourniquet/sensor/hold"
 	"tourniquet.dev/tourniquet/sensor/probe"
 	"tourniquet.dev/tourniquet/sensor/process"
+	"tourniquet.dev/tourniquet/sensor/reflex"
 	"tourniquet.dev/tourniquet/sensor/rule"
 )
 
@@ -63,6 +64,8 @@ type Options struct {
 	Profiles Profiles
 	// SeesRings says that opens through an io_uring are seen: the open hook is of a tier above the system calls.
 	SeesRings bool
+	// Reflex does at once what playbooks pre-authorize; nil: nothing. Its owner runs it.
+	Reflex *reflex.Reflex
 	// Watch has the kernel tell of a cgroup; nil where the source tells of all.
 	Watch func(cgroup uint64) error
 	// Hints reads the environment of a process; nil where that is not granted.
