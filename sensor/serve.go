@@ -127,6 +127,9 @@ func (a *agent) build(t *trust.File) error {
 		return err
 	}
 	o.Reflex = a.reflex
+	if a.freeze != nil {
+		o.Freezer, o.Kill = a.freeze, func(pid uint32, start time.Duration) error { return hold.Kill(a.config.Source.Proc, pid, start) }
+	}
 	if a.node, err = node.New(o); err != nil {
 		return err
 	}
