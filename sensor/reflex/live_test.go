@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 	if address == "" {
 		os.Exit(m.Run())
 	}
+	if deed := benchDeeds[address]; deed != nil {
+		deed()
+		return
+	}
 	var exchanged atomic.Int64
 	conn, err := net.Dial("tcp", address)
 	if err != nil {

@@ -22,8 +22,8 @@ import (
 	"tourniquet.dev/tourniquet/sensor/reflex"
 )
 
-// node is a machine whose clock is told and whose kernel writes down what is done.
-type node struct {
+// machine is a node whose clock is told and whose kernel writes down what is done.
+type machine struct {
 	did     []string
 	now     time.Time
 	pods    map[string]process.Pod
@@ -32,20 +32,20 @@ type node struct {
 	holdErr error
 }
 
-func (n *node) Raise(h hold.Hold) (bool, error) {
+func (n *machine) Raise(h hold.Hold) (bool, error) {
 	bits := map[hold.Bits]string{hold.Egress | hold.Connect: "egress", hold.All: "both ways"}[h.Bits]
 	n.did = append(n.did, fmt.Sprintf("cut %s of %d until %s", bits, h.Cgroup, h.Until))
 	return n.holdErr == nil, n.holdErr
 }
 
-func (n *node) Freeze(z hold.Frozen) error {
+func (n *machine) Freeze(z hold.Frozen) error {
 	n.did = append(n.did, fmt.Sprintf("freeze %d until %s", z.Cgroup, z.Until))
 	return nil
 }
 
-func (n *node) Tick() ([]hold.Frozen, error) { return nil, nil }
+func (n *machine) Tick() ([]hold.Frozen, error) { return nil, nil }
 
-func (n *node) Lookup(c process.Container) (process.Pod, bool) {
+func (n *machine) Lookup(c process.Container) (process.Pod, bool) {
 	p, ok := n.pods[c.PodUID]
 	return p, ok
 }
@@ -57,9 +57,9 @@ const containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789a
 const began = time.Hour // since boot
 
 // newNode has pods 1 to 4 in namespace shop, each of an owner of its own, with cgroups 10, 20, 30 and 40.
-func newNode(t testing.TB, ceiling func(*trust.ReflexCeiling), lines ...string) *node {
+func newNode(t testing.TB, ceiling func(*trust.ReflexCeiling), lines ...string) *machine {
 	t.Helper()
-	n := &node{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), pods: map[string]process.Pod{}}
+	n := &machine{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), pods: map[string]process.Pod{}}
 	world := authztest.New(n.now)
 	file := *world.TrustFile
 	file.Ceilings.Reflex = trust.ReflexCeiling{Allow: trust.Deeds(), Max: 30 * time.Second, Budget: trust.Budget{Effects: 3, Window: time.Hour}, Namespace: 2,
@@ -99,7 +99,7 @@ func doc(version int, lines ...string) string {
 
 const cutLine = "do: cut, confidence: 80, for: 20s"
 
-func (n *node) restart(t testing.TB) {
+func (n *machine) restart(t testing.TB) {
 	t.Helper()
 	var err error
 	if n.r, err = reflex.New(n.o); err != nil {
@@ -108,7 +108,7 @@ func (n *node) restart(t testing.TB) {
 }
 
 // match strikes for a detection in a pod, and returns what its evidence says.
-func (n *node) match(pod int, changes ...func(*detection.Detection)) string {
+func (n *machine) match(pod int, changes ...func(*detection.Detection)) string {
 	d := &detection.Detection{Rule: "server-shell", Severity: detection.High, Confidence: 90, Attacks: []detection.Attack{{TechniqueID: "T1059"}}}
 	for _, change := range changes {
 		change(d)
@@ -118,7 +118,7 @@ func (n *node) match(pod int, changes ...func(*detection.Detection)) string {
 	return d.Evidence["reflex"]
 }
 
-func (n *node) expect(t *testing.T, want ...string) {
+func (n *machine) expect(t *testing.T, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, n.did); diff != "" {
 		t.Error(diff)
