@@ -200,7 +200,7 @@ func (f *Freezer) write(id uint64, path, control, value string) error {
 	if err != nil {
 		return fmt.Errorf("open cgroup %s: %w", path, err)
 	}
-	defer folder.Close()
+	defer folder.Close() //nolint:errcheck // nothing is written through it
 	info, err := folder.Stat(".")
 	if err != nil {
 		return fmt.Errorf("look at cgroup %s: %w", path, err)

@@ -258,3 +258,24 @@ func TestAForgedOrderDoesNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestAnOrderTakesOverWhatAReflexHasPut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		p := newPost(t, t.TempDir(), k, icy(k, nil))
+		reflexed := hold.Hold{Cgroup: podCgroup, Until: k.boot() + 30*time.Second, Bits: hold.Egress | hold.Connect}
+		k.held[podCgroup] = hold.Held{Hold: reflexed}
+		p.carry(p.order(nil))
+		held, err := k.Get(podCgroup)
+		if err != nil || held.Bits != hold.All || held.Until != reflexed.Until+30*time.Second {
+			t.Errorf("stands %+v, %v", held, err)
+		}
+		p.carry(p.order(func(o *authz.Order) { lift(o); o.IssuedAt = o.IssuedAt.Add(time.Millisecond) }))
+		if _, err := k.Get(podCgroup); err == nil {
+			t.Error("a release left the hold of the reflex on")
+		}
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
