@@ -98,6 +98,7 @@ func TestWhatADeadProcessFrozeIsThawedOnStart(t *testing.T) {
 	if len(left) != 1 || left[0].Path != path {
 		t.Errorf("left %+v", left)
 	}
+	eventually(t, "it is thawed", func() bool { return !frozen(t, root, path) })
 	p.count()
 	if _, left = freezer(t, root, state); len(left) != 0 {
 		t.Errorf("left again %+v", left)

@@ -2,6 +2,7 @@ package reflex_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -246,8 +247,15 @@ func TestAPodOnTheHostsNetworkIsCutAndGoesOn(t *testing.T) {
 
 func TestAPodIsFrozenAndThawed(t *testing.T) {
 	r, _, p := live(t, "127.0.0.1:0", "do: freeze, confidence: 80, for: 1s")
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- r.Run(t.Context()) }()
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() { // before the state's folder goes
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	begun := hold.Now()
 	if e := p.match(r); e["reflex"] != "freeze" {
 		t.Fatalf("%v", e)

@@ -310,8 +310,8 @@ func (r *Reflex) target(m Match) (process.Pod, process.Cgroup, error) {
 	}
 	c := r.o.Trust.Ceilings.Reflex
 	switch {
-	case r.o.Trust.ProtectsNamespace(pod.Namespace), r.o.Trust.ProtectsServiceAccount(pod.Namespace, pod.ServiceAccount), c.Spares(pod.Labels),
-		pod.HostNetwork && !c.HostNetwork, pod.ConfigHash != "" && !c.StaticPods:
+	case r.o.Trust.ProtectsServiceAccount(pod.Namespace, pod.ServiceAccount), // and the whole namespace
+		c.Spares(pod.Labels), pod.HostNetwork && !c.HostNetwork, pod.ConfigHash != "" && !c.StaticPods:
 		return pod, process.Cgroup{}, errProtected
 	}
 	group, ok := r.o.Cgroups.Lookup(m.Cgroup)
