@@ -206,32 +206,6 @@ func (p *party) number(command string) time.Duration {
 	return time.Duration(n)
 }
 
-func podFolders(b *testing.B, root string) []string {
-	b.Helper()
-	base, err := os.MkdirTemp(root, "reflex-bench-*")
-	if err != nil {
-		b.Fatal(err)
-	}
-	dirs := []string{base}
-	for _, name := range []string{"kubepods", "burstable", "pod" + uid(1), containerID} {
-		dirs = append(dirs, filepath.Join(dirs[len(dirs)-1], name))
-		if err := os.Mkdir(dirs[len(dirs)-1], 0o755); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.Cleanup(func() {
-		for i := len(dirs) - 1; i >= 0; i-- {
-			for range 1000 {
-				if syscall.Rmdir(dirs[i]) != syscall.EBUSY {
-					break
-				}
-				time.Sleep(time.Millisecond)
-			}
-		}
-	})
-	return dirs
-}
-
 // discard takes what the node would spool.
 type discard struct{ n atomic.Uint64 }
 
@@ -333,21 +307,21 @@ func reflexBench(b *testing.B, name, kind string) {
 	var took []time.Duration
 	for b.Loop() {
 		var before uint64
-		wait(b, "the flow begins", func() bool { return attacker.tell("flow "+kind) == "ok" })
+		eventually(b, "the flow begins", func() bool { return attacker.tell("flow "+kind) == "ok" })
 		seen := peer.number("last")
-		wait(b, "the flow runs", func() bool { return peer.number("last") > seen })
+		eventually(b, "the flow runs", func() bool { return peer.number("last") > seen })
 		before = strikes()
 		at := attacker.number("open " + secret)
-		wait(b, "the reflex strikes", func() bool { return strikes() > before })
+		eventually(b, "the reflex strikes", func() bool { return strikes() > before })
 		last, still := peer.number("last"), bpf.Now()
-		wait(b, "nothing more comes", func() bool {
+		eventually(b, "nothing more comes", func() bool {
 			if now := peer.number("last"); now != last {
 				last, still = now, bpf.Now()
 			}
 			return bpf.Now()-still > 100*time.Millisecond
 		})
 		took = append(took, last-at)
-		wait(b, "the cut lapses", func() bool { return bpf.Now()-at > 1100*time.Millisecond })
+		eventually(b, "the cut lapses", func() bool { return bpf.Now()-at > 1100*time.Millisecond })
 	}
 	slices.Sort(took)
 	us := func(p float64) float64 { return float64(took[int(p*float64(len(took)-1)+0.5)].Microseconds()) }
@@ -360,17 +334,6 @@ func reflexBench(b *testing.B, name, kind string) {
 			b.Fatal(err)
 		}
 		fmt.Printf("\n%s\n", line)
-	}
-}
-
-func wait(b *testing.B, what string, is func() bool) {
-	b.Helper()
-	look := time.NewTicker(time.Millisecond)
-	defer look.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !is(); <-look.C {
-		if time.Now().After(deadline) {
-			b.Fatalf("waited in vain: %s", what)
-		}
 	}
 }
 

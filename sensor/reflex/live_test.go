@@ -74,24 +74,7 @@ type pod struct {
 
 func newPod(t *testing.T, root, address string) *pod {
 	t.Helper()
-	base, err := os.MkdirTemp(root, "reflex-test-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dirs := []string{base}
-	for _, name := range []string{"kubepods", "burstable", "pod" + uid(1), containerID} {
-		dirs = append(dirs, filepath.Join(dirs[len(dirs)-1], name))
-	}
-	for _, d := range dirs[1:] {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() {
-		for i := len(dirs) - 1; i >= 0; i-- {
-			eventually(t, "cgroup is empty", func() bool { return syscall.Rmdir(dirs[i]) != syscall.EBUSY })
-		}
-	})
+	dirs := podFolders(t, root)
 	container, err := os.Open(dirs[4])
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +118,29 @@ func (p *pod) count() int {
 	return n
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+// podFolders makes the cgroups of a container as a kubelet names them; the pod's is the fourth, the container's the fifth.
+func podFolders(t testing.TB, root string) []string {
+	t.Helper()
+	base, err := os.MkdirTemp(root, "reflex-test-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := []string{base}
+	for _, name := range []string{"kubepods", "burstable", "pod" + uid(1), containerID} {
+		dirs = append(dirs, filepath.Join(dirs[len(dirs)-1], name))
+		if err := os.Mkdir(dirs[len(dirs)-1], 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for i := len(dirs) - 1; i >= 0; i-- {
+			eventually(t, "cgroup is empty", func() bool { return syscall.Rmdir(dirs[i]) != syscall.EBUSY })
+		}
+	})
+	return dirs
+}
+
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
