@@ -60,7 +60,7 @@ var options = []struct {
 		return x == plan.KubernetesCutRBAC || x == plan.AWSDeactivateKeys || x == plan.AWSQuarantinePrincipal || x == plan.AWSRevokeSessions
 	}},
 	{"workload-only", func(x plan.Action) bool {
-		return x == plan.KubernetesIsolatePod || x == plan.KubernetesBlockWrites || x == plan.NodeCutNetwork
+		return x == plan.KubernetesIsolatePod || x == plan.KubernetesBlockWrites || x.Node()
 	}},
 }
 
@@ -152,7 +152,7 @@ func cutOf(steps []plan.Step, f blast.Facts) blast.Cut {
 	var c blast.Cut
 	for _, s := range steps {
 		switch s.Action {
-		case plan.NodeCutNetwork, plan.KubernetesIsolatePod:
+		case plan.NodeCutNetwork, plan.NodeFreeze, plan.NodeKillPod, plan.KubernetesIsolatePod:
 			c.PodNetwork = true
 		case plan.KubernetesBlockWrites:
 			c.PodWrites = true

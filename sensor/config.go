@@ -26,6 +26,8 @@ type config struct {
 	Root        string `yaml:"root"`        // the root's public key
 	Key         string `yaml:"key"`         // the node's private key
 	Certificate string `yaml:"certificate"` // what a node CA of the trust file says of it
+	// Playbooks is the folder of signed playbooks whose reflexes this node has; empty: it has none.
+	Playbooks string `yaml:"playbooks,omitempty"`
 
 	State      string `yaml:"state"` // folder for the spool and the orders
 	SpoolBytes int64  `yaml:"spool_bytes"`

@@ -23,6 +23,7 @@ type eyes struct {
 	tree    *process.Tree
 	cgroups *process.Cgroups
 	holds   *hold.Table // nil where nothing can be held
+	root    string      // of the cgroups; "" for a recording
 	hints   func(pid uint32) (process.Hints, error)
 	watch   func(cgroup uint64) error
 	told    map[string]any // for the ready line
@@ -95,7 +96,7 @@ func openKernel(c config, longest time.Duration, log *slog.Logger) (*eyes, error
 			return nil, err
 		}
 	}
-	e := &eyes{told: map[string]any{"source": "kernel"}}
+	e := &eyes{told: map[string]any{"source": "kernel"}, root: root}
 	var err error
 	if e.holds, err = openHolds(root, c.Source.Pins, longest, e.told, log); err != nil {
 		return nil, err

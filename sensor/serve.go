@@ -21,9 +21,11 @@ import (
 	"tourniquet.dev/tourniquet/internal/sys/spool"
 	"tourniquet.dev/tourniquet/internal/sys/telemetry"
 	"tourniquet.dev/tourniquet/internal/trust"
+	"tourniquet.dev/tourniquet/sensor/hold"
 	"tourniquet.dev/tourniquet/sensor/node"
 	"tourniquet.dev/tourniquet/sensor/process"
 	"tourniquet.dev/tourniquet/sensor/profile"
+	"tourniquet.dev/tourniquet/sensor/reflex"
 	"tourniquet.dev/tourniquet/sensor/rule"
 	"tourniquet.dev/tourniquet/sensor/ship"
 )
@@ -38,6 +40,8 @@ type agent struct {
 	eyes   *eyes
 	node   *node.Node
 	pods   *process.Pods // nil without an API server
+	reflex *reflex.Reflex
+	freeze *hold.Freezer // nil where nothing can be frozen
 	spool  *spool.Spool
 	ship   *ship.Shipper
 
@@ -62,7 +66,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 	if err := a.build(t); err != nil {
 		return err
 	}
-	parts := []func(context.Context) error{a.observe, a.ship.Run, a.tend}
+	parts := []func(context.Context) error{a.observe, a.ship.Run, a.tend, a.reflex.Run}
 	if a.pods != nil {
 		parts = append(parts, func(ctx context.Context) error { a.pods.Run(ctx); return nil })
 	}
@@ -118,6 +122,13 @@ func (a *agent) build(t *trust.File) error {
 			return err
 		}
 		o.Pods = a.pods
+	}
+	if a.reflex, err = a.reflexes(t, boot); err != nil {
+		return err
+	}
+	o.Reflex = a.reflex
+	if a.freeze != nil {
+		o.Freezer, o.Kill = a.freeze, func(pid uint32, start time.Duration) error { return hold.Kill(a.config.Source.Proc, pid, start) }
 	}
 	if a.node, err = node.New(o); err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Package kubernetes cuts off and investigates workloads: the Actions and Readers of the kubernetes/* kinds and of
-// node/cut-network (as a signed order on the pod), and the facts of a pod. The contain-kubernetes worker builds a System
+// the node/* kinds (as signed orders on the pod), and the facts of a pod. The contain-kubernetes worker builds a System
 // under the leashed account and calls Actions through the gate; the investigate worker builds one under the read-only
 // account and calls Readers and Workload. It never deletes a pod, reads a secret, edits a policy of others, or talks to
 // a node.
@@ -149,7 +149,9 @@ func (s *System) Readers() map[plan.Action]activities.Reader {
 		plan.KubernetesIsolatePod:  isolateReader{s},
 		plan.KubernetesCutRBAC:     rbacReader{s},
 		plan.KubernetesBlockWrites: writesReader{s},
-		plan.NodeCutNetwork:        networkReader{s},
+		plan.NodeCutNetwork:        orderReader{s},
+		plan.NodeFreeze:            orderReader{s},
+		plan.NodeKillPod:           orderReader{s},
 	}
 }
 
@@ -159,7 +161,9 @@ func (s *System) Actions() map[plan.Action]activities.Action {
 		plan.KubernetesIsolatePod:  isolatePod{isolateReader{s}},
 		plan.KubernetesCutRBAC:     cutRBAC{rbacReader{s}},
 		plan.KubernetesBlockWrites: blockWrites{writesReader{s}},
-		plan.NodeCutNetwork:        cutNetwork{networkReader{s}},
+		plan.NodeCutNetwork:        nodeOrder{orderReader{s}},
+		plan.NodeFreeze:            nodeOrder{orderReader{s}},
+		plan.NodeKillPod:           nodeOrder{orderReader{s}},
 	}
 }
 

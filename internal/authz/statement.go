@@ -233,7 +233,10 @@ type Order struct {
 	Pod        string      `json:"pod"`
 	PodUID     string      `json:"pod_uid"`
 	// Lift ends the hold of this key; otherwise the hold is put on.
-	Lift     bool      `json:"lift,omitempty"`
+	Lift bool `json:"lift,omitempty"`
+	// PID and StartNS name the one process of node/kill-process: its number on the node, and when it began since boot.
+	PID      uint32    `json:"pid,omitempty"`
+	StartNS  uint64    `json:"start_ns,omitempty,string"`
 	IssuedAt time.Time `json:"issued_at"`
 	Until    time.Time `json:"until"`
 }
@@ -245,7 +248,7 @@ func OpenOrder(t *trust.File, e Envelope, cluster, namespace, podUID string, now
 		return o, fmt.Errorf("order: %w", err)
 	}
 	switch {
-	case o.V != 1 || o.Action != plan.NodeCutNetwork:
+	case o.V != 1 || !o.Action.Node() || (o.Action == plan.NodeKillProcess) != (o.PID > 1 && o.StartNS > 0):
 		return o, fmt.Errorf("order: version %d, action %q: %w", o.V, o.Action, ErrRefusedOrder)
 	case o.Cluster != cluster || o.Namespace != namespace || o.PodUID != podUID:
 		return o, fmt.Errorf("order: is for pod %s of cluster %s: %w", o.PodUID, o.Cluster, ErrRefusedOrder)

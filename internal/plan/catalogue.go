@@ -8,6 +8,8 @@ type Action string
 // The actions.
 const (
 	NodeCutNetwork         Action = "node/cut-network"
+	NodeFreeze             Action = "node/freeze"
+	NodeKillPod            Action = "node/kill-pod"
 	KubernetesBlockWrites  Action = "kubernetes/block-writes"
 	KubernetesCutRBAC      Action = "kubernetes/cut-rbac"
 	KubernetesIsolatePod   Action = "kubernetes/isolate-pod"
@@ -51,6 +53,14 @@ var Catalogue = []Entry{
 		Does:       "The node's kernel drops every packet of the pod, established connections too, until the time is over.",
 		Collateral: "The pod answers nobody, its health checks included.",
 		D3FEND:     []string{"D3-NI"}, CSF: []string{"RS.MI-01", "PR.IR-01"}, NHI: []string{"NHI8:2025"}, OCSFClass: 7004, OCSFActivity: 1},
+	{Action: NodeFreeze, Enforcer: ContainKubernetes, Title: "Freeze the pod on its node", Targets: Pod, Reversible: true, Observable: true,
+		Does:       "The node stops every process of the pod where it stands, memory and connections kept, until the time is over.",
+		Collateral: "The pod answers nobody; its probes fail, and what restarts it then loses the evidence. A node whose agent is dead does not thaw.",
+		D3FEND:     []string{"D3-PS"}, CSF: []string{"RS.MI-01", "RS.AN-06"}, NHI: []string{"NHI8:2025"}, OCSFClass: 7002, OCSFActivity: 1},
+	{Action: NodeKillPod, Enforcer: ContainKubernetes, Title: "Kill the pod's processes on its node", Targets: Pod, Observable: true,
+		Does:       "The node's kernel kills every process of the pod, once; this cannot be undone.",
+		Collateral: "What is only in memory is lost, evidence too; the kubelet may start the containers again.",
+		D3FEND:     []string{"D3-PT"}, CSF: []string{"RS.MI-01", "RS.MI-02"}, NHI: []string{"NHI8:2025"}, OCSFClass: 7002, OCSFActivity: 2},
 	{Action: KubernetesBlockWrites, Enforcer: ContainKubernetes, Title: "Block the pod's writes to the API server", Targets: Pod, Reversible: true, Reviewable: true,
 		Does:       "The API server refuses every write made with a token bound to this pod; its siblings go on.",
 		Collateral: "Reads go on; a token that is bound to no pod is not stopped.",
@@ -84,3 +94,14 @@ func Lookup(a Action) (Entry, bool) {
 	}
 	return Entry{}, false
 }
+
+// Node reports whether the action is carried out by a node, on a signed order.
+func (a Action) Node() bool {
+	return a == NodeCutNetwork || a == NodeFreeze || a == NodeKillPod || a == NodeKillProcess
+}
+
+// NodeKillProcess is an order that a node knows; no plan has a step of it yet, so it stands in no catalogue.
+const NodeKillProcess Action = "node/kill-process"
+
+// Once reports whether the action happens at a moment and does not stay on.
+func (a Action) Once() bool { return a == NodeKillPod || a == NodeKillProcess }

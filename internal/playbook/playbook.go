@@ -75,6 +75,7 @@ type Playbook struct {
 	Tiers       []Tier        `yaml:"tiers" json:"tiers"`
 	Fallback    []Step        `yaml:"fallback,omitempty" json:"fallback,omitempty"`
 	Guardrails  []Guardrail   `yaml:"guardrails,omitempty" json:"guardrails,omitempty"`
+	Reflex      []Reflex      `yaml:"reflex,omitempty" json:"reflex,omitempty"`
 	// Budget bounds what this playbook may do without a person; empty means the trust file's ceiling.
 	Budget trust.Budget `yaml:"budget,omitempty" json:"budget,omitempty"`
 	// Reassert says how often a hold that was broken is put back before a person is asked; default 3.
@@ -152,6 +153,7 @@ func (p *Playbook) Validate() error {
 	p.checkContain(&bad)
 	p.checkTiers(&bad)
 	p.checkGuardrails(&bad)
+	p.checkReflex(&bad)
 	if p.Budget.Effects < 0 || p.Budget.Window < 0 || (p.Budget.Effects > 0) != (p.Budget.Window > 0) {
 		bad.add("budget", "effects and window go together and are positive")
 	}

@@ -87,6 +87,7 @@ type Ceilings struct {
 	DetectionMaxAge  time.Duration `yaml:"detection_max_age" json:"detection_max_age"`
 	Budget           Budget        `yaml:"budget" json:"budget"`
 	MaxTargets       int           `yaml:"max_targets" json:"max_targets"` // of one plan
+	Reflex           ReflexCeiling `yaml:"reflex,omitempty" json:"reflex,omitempty"`
 }
 
 // Source is a third-party detector and how far its word goes.
@@ -182,6 +183,9 @@ func (f *File) Validate() error {
 	c := f.Ceilings
 	if c.MaxPreAuthorized <= 0 || c.MaxApproved <= 0 || c.DetectionMaxAge <= 0 || c.Budget.Effects <= 0 || c.Budget.Window <= 0 || c.MaxTargets <= 0 {
 		bad("ceilings", "max_pre_authorized, max_approved, detection_max_age, budget.effects, budget.window and max_targets must all be positive")
+	}
+	if err := c.Reflex.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	for _, list := range [][]string{f.Protected.Namespaces, f.Protected.ServiceAccounts, f.Protected.Principals} {
 		for _, p := range list {

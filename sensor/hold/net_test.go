@@ -28,6 +28,12 @@ func TestMain(m *testing.M) {
 		obey(map[string]func([]string) string{"net": setUpNet, "serve": serve})
 	case "held":
 		obey(map[string]func([]string) string{"net": setUpNet, "flow": startFlow, "count": countFlow, "try": tryDial, "send": trySend})
+	case "freezer":
+		fmt.Println(freezeAndWait())
+		select {}
+	case "cutter":
+		fmt.Println(cutAndWait())
+		select {}
 	}
 }
 
@@ -37,6 +43,8 @@ func obey(commands map[string]func(args []string) string) {
 		fmt.Println(commands[fields[0]](fields[1:]))
 	}
 }
+
+func itoa(n int) string { return strconv.Itoa(n) }
 
 func told(err error) string {
 	if err == nil {

@@ -123,6 +123,28 @@ func (t *Table) check(h Hold, now time.Duration) error {
 func (t *Table) Put(h Hold) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.put(h)
+}
+
+// Raise is Put that takes nothing away from the hold that the cgroup has: neither of its time nor of what it stops. It
+// reports whether anything was added. A reflex uses it, which must not shorten what an order has put.
+func (t *Table) Raise(h Hold) (added bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	stands, err := t.get(h.Cgroup)
+	if err == nil && !stands.Expired {
+		if stands.Until >= h.Until && stands.Bits|h.Bits == stands.Bits {
+			return false, nil
+		}
+		h.Until, h.Bits = max(h.Until, stands.Until), h.Bits|stands.Bits
+	}
+	if err != nil && !errors.Is(err, ErrNotHeld) {
+		return false, err
+	}
+	return true, t.put(h)
+}
+
+func (t *Table) put(h Hold) error {
 	if err := t.check(h, Now()); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package hold_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -294,6 +295,53 @@ func TestAFullTableMakesRoomByWhatIsOver(t *testing.T) {
 	}
 	eventually(t, "one hold is over", func() bool { return hold.Now() >= soon })
 	if err := table.Put(extra); err != nil {
+		t.Error(err)
+	}
+}
+
+// cutAndWait is an agent that cuts for some seconds.
+func cutAndWait() string {
+	table, err := hold.Open(hold.Options{CgroupRoot: os.Getenv("ROOT"), PinDir: os.Getenv("PINS")})
+	var stat unix.Stat_t
+	if err == nil {
+		err = unix.Stat(os.Getenv("CGROUP"), &stat)
+	}
+	if err == nil {
+		_, err = table.Raise(hold.Hold{Cgroup: stat.Ino, Until: hold.Now() + 3*time.Second, Bits: hold.All})
+	}
+	return told(err)
+}
+
+func TestTheHoldOfAKilledAgentLapsesByItself(t *testing.T) {
+	root := kernel(t)
+	pins := mountBpffs(t)
+	p := newPair(t, root, "[fd77::2]:7000")
+	agent := exec.Command("/proc/self/exe")
+	agent.Env = append(os.Environ(), deedEnv+"=cutter", "ROOT="+root, "PINS="+pins, "CGROUP="+p.container)
+	out, err := agent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := hold.Now()
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	one := make([]byte, 3)
+	if _, err := out.Read(one); err != nil || string(one) != "ok\n" {
+		t.Fatalf("the agent said %q, %v", one, err)
+	}
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	agent.Wait()
+	if answer := p.tell("try tcp [fd77::2]:7000"); answer != "EPERM" {
+		t.Errorf("connect with the agent dead: %s", answer)
+	}
+	assertRuns(t, p) // with nobody alive to end the hold
+	if hold.Now()-begun < 3*time.Second {
+		t.Error("the hold ended early")
+	}
+	if err := open(t, hold.Options{CgroupRoot: root, PinDir: pins}).Unpin(); err != nil {
 		t.Error(err)
 	}
 }

@@ -45,6 +45,7 @@ type record struct {
 	Failed   string      `json:"failed,omitempty"`
 	Done     bool        `json:"done"` // it is off again
 	Closed   bool        `json:"closed"`
+	Outcome  string      `json:"outcome,omitempty"` // of a deed of one moment, once it is known
 	Drops    hold.Drops  `json:"drops"`
 }
 

@@ -19,6 +19,7 @@ import (
 	"tourniquet.dev/tourniquet/sensor/hold"
 	"tourniquet.dev/tourniquet/sensor/probe"
 	"tourniquet.dev/tourniquet/sensor/process"
+	"tourniquet.dev/tourniquet/sensor/reflex"
 	"tourniquet.dev/tourniquet/sensor/rule"
 )
 
@@ -42,6 +43,14 @@ type Holds interface {
 	Expire() ([]hold.Held, error)
 }
 
+// Freezer stops and kills what a cgroup holds; hold.Freezer does.
+type Freezer interface {
+	Freeze(z hold.Frozen) error
+	Thaw(cgroup uint64) error
+	Until(cgroup uint64) (time.Duration, bool)
+	KillAll(cgroup uint64, path string) error
+}
+
 // Options is what a Node is made of.
 type Options struct {
 	Cluster, Node string
@@ -56,13 +65,18 @@ type Options struct {
 	Tree    *process.Tree
 	Cgroups *process.Cgroups
 	Rules   *rule.Set
-	Pods    Pods  // nil: workloads are named by what the cgroup's path says
-	Holds   Holds // nil: orders are told of as refused
+	Pods    Pods    // nil: workloads are named by what the cgroup's path says
+	Holds   Holds   // nil: orders are told of as refused
+	Freezer Freezer // nil: orders to freeze or kill fail, and say so
 	Spool   Spool
 	// Profiles learn what each workload does; nil: none do.
 	Profiles Profiles
 	// SeesRings says that opens through an io_uring are seen: the open hook is of a tier above the system calls.
 	SeesRings bool
+	// Kill ends the one process with this number and start; nil: orders for it fail, and say so.
+	Kill func(pid uint32, start time.Duration) error
+	// Reflex does at once what playbooks pre-authorize; nil: nothing. Its owner runs it.
+	Reflex *reflex.Reflex
 	// Watch has the kernel tell of a cgroup; nil where the source tells of all.
 	Watch func(cgroup uint64) error
 	// Hints reads the environment of a process; nil where that is not granted.

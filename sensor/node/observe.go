@@ -9,6 +9,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/detection"
 	"tourniquet.dev/tourniquet/sensor/probe"
 	"tourniquet.dev/tourniquet/sensor/process"
+	"tourniquet.dev/tourniquet/sensor/reflex"
 	"tourniquet.dev/tourniquet/sensor/rule"
 )
 
@@ -69,7 +70,8 @@ func (n *Node) observe(ctx context.Context, e probe.Event) {
 // tell has a detection go on to the spool, unless it tells of what was told of just now.
 func (n *Node) tell(ctx context.Context, d *detection.Detection, f found, tree rule.Tree, at time.Duration) {
 	n.count.matched.Add(1)
-	if !n.recent.take(d, tree, at) {
+	struck := n.o.Reflex.Strike(reflex.Match{Detection: d, Container: f.container, Cgroup: d.Workload.CgroupID, Actor: f.actor})
+	if !n.recent.take(d, tree, at) && !struck { // what was done is told of
 		n.count.coalesced.Add(1)
 		return
 	}

@@ -12,8 +12,6 @@ import (
 
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/plan"
-	"tourniquet.dev/tourniquet/internal/sys/fault"
-	"tourniquet.dev/tourniquet/sensor/hold"
 	"tourniquet.dev/tourniquet/sensor/process"
 )
 
@@ -86,7 +84,7 @@ func (o *orders) leaveWord() {
 
 // run obeys until ctx is done. An error means that the spool or the disk failed.
 func (o *orders) run(ctx context.Context) error {
-	if o.n.o.Holds == nil {
+	if o.n.o.Holds == nil && o.n.o.Freezer == nil {
 		return o.tellOnly(ctx)
 	}
 	look, again := time.NewTicker(lookEvery), time.NewTicker(tryAgain)
@@ -237,91 +235,4 @@ func (o *orders) obey(ctx context.Context, order signedOrder, p process.Pod) err
 		return o.lift(ctx, rec, byOrder)
 	}
 	return o.cover(ctx, rec)
-}
-
-// cgroups returns the pod's own cgroup, or those of its containers where it has none of its own.
-func (o *orders) cgroups(podUID string) []uint64 {
-	var own, containers []uint64
-	for _, g := range o.n.o.Cgroups.Find(func(g process.Cgroup) bool { return g.Contained && g.Container.PodUID == podUID }) {
-		if g.Container.ID == "" {
-			own = append(own, g.ID)
-		} else {
-			containers = append(containers, g.ID)
-		}
-	}
-	if len(own) > 0 {
-		containers = own
-	}
-	slices.Sort(containers)
-	return containers
-}
-
-// cover has the kernel hold all of the pod, and tells of it when that was not so before.
-func (o *orders) cover(ctx context.Context, rec *record) error {
-	all := o.cgroups(rec.Order.PodUID)
-	if len(all) == 0 {
-		all = rec.Cgroups // known from before: this process has not seen them yet, or they are gone
-	}
-	if len(all) == 0 && o.n.o.Now().Sub(rec.Heard) < grace {
-		return nil // a cgroup that was made just now is told of a moment later; look comes by again
-	}
-	if len(all) == 0 {
-		return o.fail(ctx, rec, errors.New("no cgroup of the pod is known on this node"))
-	}
-	fresh := false
-	for _, id := range all {
-		want := o.until(id, rec)
-		held, err := o.n.o.Holds.Get(id)
-		if err == nil && slices.Contains(rec.Cgroups, id) && near(held.Until, want) {
-			continue
-		}
-		fault.Point("hold.put/before")
-		if err := o.n.o.Holds.Put(hold.Hold{Cgroup: id, Until: want, Bits: hold.All}); err != nil {
-			return o.fail(ctx, rec, err)
-		}
-		fault.Point("hold.put/after")
-		fresh = true
-		if !slices.Contains(rec.Cgroups, id) {
-			rec.Cgroups = append(rec.Cgroups, id)
-		}
-	}
-	if !fresh && rec.Told {
-		return nil
-	}
-	return o.tell(ctx, rec, plan.Applied, byOrder)
-}
-
-// near allows for the wall clock's being set between two readings of the same end.
-func near(a, b time.Duration) bool { return (a - b).Abs() < 2*time.Second }
-
-// until is the latest end, by the kernel's clock, that any order in force wants for a cgroup.
-func (o *orders) until(cgroup uint64, also *record) time.Duration {
-	now, boot := o.n.o.Now(), o.n.o.Boot()
-	var latest time.Duration
-	for _, rec := range o.book.Records {
-		if rec == also || (rec.active() && slices.Contains(rec.Cgroups, cgroup)) {
-			latest = max(latest, boot+rec.Order.Until.Sub(now))
-		}
-	}
-	return latest
-}
-
-// lift takes a hold off, but for what other orders in force still hold.
-func (o *orders) lift(ctx context.Context, rec *record, why string) error {
-	rec.count(o.drops(rec))
-	for _, id := range rec.Cgroups {
-		fault.Point("hold.lift/before")
-		var err error
-		if others := o.until(id, nil); others > 0 {
-			err = o.n.o.Holds.Put(hold.Hold{Cgroup: id, Until: others, Bits: hold.All})
-		} else {
-			_, err = o.n.o.Holds.Lift(id)
-		}
-		if err != nil && !errors.Is(err, hold.ErrNotHeld) {
-			return o.fail(ctx, rec, err)
-		}
-		fault.Point("hold.lift/after")
-	}
-	rec.Done = true
-	return o.tell(ctx, rec, plan.Undone, why)
 }

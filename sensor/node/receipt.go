@@ -15,7 +15,7 @@ import (
 
 // adopt takes up the orders of before: what is in force is put on where it is missing, what ended meanwhile is told of.
 func (o *orders) adopt(ctx context.Context) error {
-	if o.n.o.Holds == nil {
+	if o.n.o.Holds == nil && o.n.o.Freezer == nil {
 		return nil
 	}
 	for _, rec := range o.book.Records {
@@ -64,7 +64,7 @@ func (o *orders) look(ctx context.Context) error {
 		}
 		ended = ended || over
 	}
-	if !ended {
+	if !ended || o.n.o.Holds == nil {
 		return nil
 	}
 	_, err := o.n.o.Holds.Expire()
@@ -75,18 +75,20 @@ func (o *orders) lookAt(ctx context.Context, rec *record) (over bool, err error)
 	rec.count(o.drops(rec))
 	missing, expired := 0, 0
 	for _, id := range rec.Cgroups {
-		held, err := o.n.o.Holds.Get(id)
+		until, stands, err := o.stands(rec.Order.Action, id)
 		switch {
-		case errors.Is(err, hold.ErrNotHeld):
-			missing++
 		case err != nil:
 			return false, fmt.Errorf("look at hold: %w", err)
-		case held.Expired:
+		case !stands:
+			missing++
+		case until <= o.n.o.Boot():
 			expired++
 		}
 	}
 	ended := !rec.Order.Until.After(o.n.o.Now())
 	switch {
+	case expired > 0 && rec.Order.Action == plan.NodeFreeze: // by our own clock: the kernel has none for it
+		return false, o.lift(ctx, rec, expiry)
 	case expired+missing == len(rec.Cgroups) && (expired > 0 || ended): // by the kernel's own clock
 		rec.Done = true
 		return true, o.tell(ctx, rec, plan.Undone, expiry)
@@ -114,6 +116,9 @@ func (r *record) why() string {
 // drops adds up what the holds of a record have stopped.
 func (o *orders) drops(rec *record) hold.Drops {
 	var sum hold.Drops
+	if rec.Order.Action != plan.NodeCutNetwork || o.n.o.Holds == nil {
+		return sum
+	}
 	for _, id := range rec.Cgroups {
 		held, err := o.n.o.Holds.Get(id)
 		if err != nil {
@@ -155,8 +160,9 @@ func (o *orders) tell(ctx context.Context, rec *record, phase plan.Phase, author
 	case plan.Applied:
 		rec.Told, rec.Failed, rec.Dropped = true, "", stopped(rec.Drops) > 0
 	case plan.Undone:
-		rec.Closed = true
+		rec.Done, rec.Closed = true, true
 	}
+	rec.Closed = rec.Closed || (rec.Done && rec.Order.Action.Once())
 	return o.book.save()
 }
 
@@ -168,7 +174,7 @@ func (o *orders) send(ctx context.Context, rec *record, phase plan.Phase, author
 		Detail: o.detail(rec), Witnesses: rec.Digests[len(rec.Digests)-1:],
 	}
 	target := plan.Target{Kind: plan.Pod, Scope: order.Cluster, Namespace: order.Namespace, Name: order.Pod, UID: order.PodUID}
-	did := map[plan.Phase]string{plan.Applied: "every packet is dropped in the kernel", plan.Undone: "packets pass again", plan.Failed: "nothing"}[phase]
+	did := didText(order.Action, phase)
 	for _, id := range rec.Cgroups {
 		r.Effects = append(r.Effects, plan.Effect{Target: target, Did: did, Object: "cgroup " + strconv.FormatUint(id, 10)})
 	}
@@ -184,20 +190,53 @@ func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
 // detail is what the kernel says of the hold: whether it reads back as it was put, and what it has stopped.
 func (o *orders) detail(rec *record) map[string]string {
-	d := map[string]string{
-		"egress_packets": strconv.FormatUint(rec.Drops.EgressPackets, 10), "egress_bytes": strconv.FormatUint(rec.Drops.EgressBytes, 10),
-		"ingress_packets": strconv.FormatUint(rec.Drops.IngressPackets, 10), "ingress_bytes": strconv.FormatUint(rec.Drops.IngressBytes, 10),
-		"refused_connects": strconv.FormatUint(rec.Drops.Connects, 10), "dropped": strconv.FormatUint(stopped(rec.Drops), 10),
-	}
-	inForce := 0
-	for _, id := range rec.Cgroups {
-		if held, err := o.n.o.Holds.Get(id); err == nil && !held.Expired && held.Bits == hold.All {
-			inForce++
+	d := map[string]string{}
+	if rec.Order.Action == plan.NodeCutNetwork {
+		d = map[string]string{
+			"egress_packets": strconv.FormatUint(rec.Drops.EgressPackets, 10), "egress_bytes": strconv.FormatUint(rec.Drops.EgressBytes, 10),
+			"ingress_packets": strconv.FormatUint(rec.Drops.IngressPackets, 10), "ingress_bytes": strconv.FormatUint(rec.Drops.IngressBytes, 10),
+			"refused_connects": strconv.FormatUint(rec.Drops.Connects, 10), "dropped": strconv.FormatUint(stopped(rec.Drops), 10),
 		}
 	}
-	d["in_force"] = fmt.Sprintf("%d of %d", inForce, len(rec.Cgroups))
+	if !rec.Order.Action.Once() {
+		d["in_force"] = fmt.Sprintf("%d of %d", o.inForce(rec), len(rec.Cgroups))
+	}
 	if rec.Failed != "" {
 		d["failed"] = rec.Failed
 	}
 	return d
+}
+
+// inForce counts the cgroups on which the effect reads back as it was put.
+func (o *orders) inForce(rec *record) int {
+	n := 0
+	for _, id := range rec.Cgroups {
+		if rec.Order.Action == plan.NodeFreeze {
+			if until, stands, err := o.stands(plan.NodeFreeze, id); err == nil && stands && until > o.n.o.Boot() {
+				n++
+			}
+			continue
+		}
+		if o.n.o.Holds == nil {
+			continue
+		}
+		if held, err := o.n.o.Holds.Get(id); err == nil && !held.Expired && held.Bits == hold.All {
+			n++
+		}
+	}
+	return n
+}
+
+// didText says in plain words what an order's phase means for the pod.
+func didText(a plan.Action, phase plan.Phase) string {
+	words := map[plan.Action]map[plan.Phase]string{
+		plan.NodeCutNetwork:  {plan.Applied: "every packet is dropped in the kernel", plan.Undone: "packets pass again"},
+		plan.NodeFreeze:      {plan.Applied: "every process stands still", plan.Undone: "the processes go on"},
+		plan.NodeKillPod:     {plan.Applied: "every process was killed", plan.Undone: "nothing was killed"},
+		plan.NodeKillProcess: {plan.Applied: "the process was killed", plan.Undone: "nothing was killed"},
+	}
+	if phase == plan.Failed {
+		return "nothing"
+	}
+	return words[a][phase]
 }

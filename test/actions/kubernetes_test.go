@@ -61,16 +61,26 @@ func isolateWorld(t *testing.T, owner string) conformance.World {
 	return world
 }
 
-func TestI11CutNetworkConforms(t *testing.T) {
+func TestI11NodeOrdersConform(t *testing.T) {
 	t.Parallel()
+	for _, action := range []plan.Action{plan.NodeCutNetwork, plan.NodeFreeze, plan.NodeKillPod} {
+		t.Run(strings.TrimPrefix(string(action), "node/"), func(t *testing.T) {
+			t.Parallel()
+			nodeOrderConforms(t, action)
+		})
+	}
+}
+
+func nodeOrderConforms(t *testing.T, action plan.Action) {
+	t.Helper()
 	conformance.Run(t, conformance.Subject{
 		Make: func(t *testing.T) conformance.World {
 			w := newTown(t)
 			w.account(t, "shop")
-			world := w.world(plan.NodeCutNetwork, w.podOf(t, "shop-1", "shop", "ReplicaSet"))
+			world := w.world(action, w.podOf(t, "shop-1", "shop", "ReplicaSet"))
 			world.Held = func(t *testing.T) bool {
 				order, ok := w.order(t, "shop-1")
-				return ok && !order.Lift
+				return ok && !order.Lift && order.Action == action
 			}
 			// A lift stays on the pod, for the node to read: that is as good as no order.
 			full := world.Snapshot
@@ -88,7 +98,7 @@ func TestI11CutNetworkConforms(t *testing.T) {
 			world.Replace = func(t *testing.T) { w.replacePod(t, "shop-1", "shop", "ReplicaSet") }
 			return world
 		},
-		Protected: protectedPod(plan.NodeCutNetwork),
+		Protected: protectedPod(action),
 	})
 }
 

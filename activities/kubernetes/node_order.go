@@ -22,37 +22,37 @@ import (
 // liftFor is how long a lift order stays valid when the hold's own end is nearer: the node must still get to read it.
 const liftFor = 10 * time.Minute
 
-// networkState is a pod as node/cut-network's pre-image records it. What the cut changes is in the node's kernel, and
+// orderedState is a pod as the pre-image of a node's order records it. What an order changes is in the node's kernel, and
 // an annotation that someone takes away lifts nothing, so there is nothing here to compare with.
-type networkState struct {
+type orderedState struct {
 	UID string `json:"uid"`
 }
 
-// networkReader observes node/cut-network: a signed order on the pod, carried out by its node.
-type networkReader struct{ *System }
+// orderReader observes the node/* actions: a signed order on the pod, carried out by its node.
+type orderReader struct{ *System }
 
 // Expand returns the pod as it is now.
-func (n networkReader) Expand(ctx context.Context, step plan.Step) ([]plan.Target, error) {
+func (n orderReader) Expand(ctx context.Context, step plan.Step) ([]plan.Target, error) {
 	return n.expandPod(ctx, step)
 }
 
 // Capture records which pod it is.
-func (n networkReader) Capture(ctx context.Context, _ plan.Step, t plan.Target) (plan.PreImage, error) {
+func (n orderReader) Capture(ctx context.Context, _ plan.Step, t plan.Target) (plan.PreImage, error) {
 	p, err := n.pod(ctx, t)
 	if err != nil {
 		return plan.PreImage{}, err
 	}
-	return imageOf(t, networkState{UID: string(p.UID)})
+	return imageOf(t, orderedState{UID: string(p.UID)})
 }
 
 // Verify sees the order only, without any word of the node.
-func (n networkReader) Verify(ctx context.Context, in plan.Intent, r plan.Receipt) (plan.Observation, error) {
+func (n orderReader) Verify(ctx context.Context, in plan.Intent, r plan.Receipt) (plan.Observation, error) {
 	return n.VerifyWithNode(ctx, in, r, nil)
 }
 
-// VerifyWithNode weighs the node's receipts, whose signatures the caller has checked. The cut is verified when the node
-// that runs the pod says under this intent's key that its kernel holds the pod.
-func (n networkReader) VerifyWithNode(ctx context.Context, in plan.Intent, _ plan.Receipt, node []plan.Receipt) (plan.Observation, error) {
+// VerifyWithNode weighs the node's receipts, whose signatures the caller has checked. The effect is verified when the
+// node that runs the pod says under this intent's key that it is there.
+func (n orderReader) VerifyWithNode(ctx context.Context, in plan.Intent, _ plan.Receipt, node []plan.Receipt) (plan.Observation, error) {
 	out := n.observation(in)
 	for _, t := range in.Targets {
 		p, err := n.pod(ctx, t)
@@ -119,10 +119,11 @@ func (s *System) readOrder(annotation string) (o authz.Order, ok bool) {
 	return o, err == nil && canonical.Unmarshal(raw, &o, authz.MaxEnvelope) == nil
 }
 
-type cutNetwork struct{ networkReader }
+// nodeOrder has a node do something to a pod. A kill has no way back: its lift only makes an order void that was not read yet.
+type nodeOrder struct{ orderReader }
 
 // Apply writes the order on the pod. Called again with another end, it replaces the order by one with that end.
-func (c cutNetwork) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, error) {
+func (c nodeOrder) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, error) {
 	r := c.receipt(in)
 	for _, image := range in.PreImages {
 		order, err := c.sign(authz.TypeOrder, c.order(in, image.Target, false, in.At, in.Ends))
@@ -130,10 +131,10 @@ func (c cutNetwork) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, er
 			return r, err
 		}
 		if err := c.post(ctx, in, image.Target, order); err != nil {
-			return r, fmt.Errorf("order network cut of %s: %w", image.Target, err)
+			return r, fmt.Errorf("order %s of %s: %w", in.Step.Action, image.Target, err)
 		}
 		fault.Point("apply.call/during")
-		effect, err := effectOf(image.Target, "order given to the node", orderKey(in), networkState{UID: image.Target.UID})
+		effect, err := effectOf(image.Target, "order given to the node", orderKey(in), orderedState{UID: image.Target.UID})
 		if err != nil {
 			return r, err
 		}
@@ -144,17 +145,17 @@ func (c cutNetwork) Apply(ctx context.Context, in plan.Intent) (plan.Receipt, er
 }
 
 // Undo replaces the order by a lift. A pod that is gone has nothing to lift; so has one that never got the order.
-func (c cutNetwork) Undo(ctx context.Context, in plan.Intent, r plan.Receipt) error {
+func (c nodeOrder) Undo(ctx context.Context, in plan.Intent, r plan.Receipt) error {
 	var errs []error
 	for _, image := range slices.Backward(in.PreImages) {
 		if err := c.lift(ctx, in, r, image.Target); err != nil && !c.gone(ctx, image.Target) {
-			errs = append(errs, fmt.Errorf("lift network cut of %s: %w", image.Target, err))
+			errs = append(errs, fmt.Errorf("lift %s of %s: %w", in.Step.Action, image.Target, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (c cutNetwork) lift(ctx context.Context, in plan.Intent, r plan.Receipt, t plan.Target) error {
+func (c nodeOrder) lift(ctx context.Context, in plan.Intent, r plan.Receipt, t plan.Target) error {
 	p, err := c.pod(ctx, t)
 	if err != nil {
 		return err
