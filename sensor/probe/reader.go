@@ -51,6 +51,8 @@ type Reader struct {
 
 	mu sync.Mutex // held by the goroutine that reads the rings
 
+	proofMu sync.Mutex
+
 	delivered [2]atomic.Uint64
 	malformed atomic.Uint64
 	realtime  atomic.Pointer[error]
@@ -91,7 +93,11 @@ func (r *Reader) open(o Options) (err error) {
 	if r.lossSeen, err = r.programs.Counters(); err != nil {
 		return err
 	}
-	return r.programs.Attach()
+	if err := r.programs.Attach(); err != nil {
+		return err
+	}
+	_, err = r.Prove() // never trust an attach that has not fired; what stays unproven Status and later proofs tell
+	return err
 }
 
 // supported leaves out what the hooks that were refused would have matched: Status tells of those.
