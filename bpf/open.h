@@ -123,19 +123,22 @@ static __always_inline bool tell_open(struct counter *c, struct open_record *r, 
 #define FMODE_EXEC 0x20            /* in f_flags: opened to be executed, which the exec hook tells of */
 #define FMODE_NOACCOUNT 0x20000000 /* in f_mode: an overlay opens the file behind its own, which was told of already */
 
-/*
- * tell_checked tells of an open where the kernel asks its security modules, of whichever system call or io_uring it is.
- * Another task may run this on the same CPU meanwhile, so the record is not put together in memory of the CPU but in the
- * ring itself.
- */
+/* By thread: another task may run the program on the same CPU before it has ended, so memory of the CPU is not ours. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, u32);
+	__type(value, struct open_record);
+} open_work SEC(".maps");
+
+/* tell_checked tells of an open where the kernel asks its security modules: of any system call, and of io_uring. */
 static __always_inline void tell_checked(struct file *file, s32 result)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct counter *c = counter_of(KIND_OPEN);
 	struct config *cfg = the_config();
-	struct open_record *r;
-	struct header h = {};
-	u32 match;
+	u32 zero = 0, tid = bpf_get_current_pid_tgid(), match;
+	struct open_record *r, *empty;
 
 	if (!c || !cfg)
 		return;
@@ -145,21 +148,19 @@ static __always_inline void tell_checked(struct file *file, s32 result)
 	if (!may_tell(cfg, task) || (result < 0 && !(cfg->flags & CONFIG_FAILED_OPENS)))
 		goto filtered;
 	match = match_file(cfg, file);
-	if (!match || !describe(&h, KIND_OPEN, cfg, task))
+	empty = bpf_map_lookup_elem(&open_scratch, &zero); /* never written by this tier */
+	if (!match || !empty)
 		goto filtered;
-	r = bpf_ringbuf_reserve(&critical, sizeof(*r), 0);
+	r = bpf_map_update_elem(&open_work, &tid, empty, BPF_ANY) ? NULL : bpf_map_lookup_elem(&open_work, &tid);
 	if (!r) {
 		count(&c->dropped[CLASS_CRITICAL]);
 		return;
 	}
-	r->ev.h = h;
 	r->ev.h.match = match;
-	r->ev.h.flags = is_compat(task) ? FLAG_COMPAT : 0;
-	r->ev.result = result;
-	r->ev.pad = 0;
 	fill_file(r, file);
-	bpf_ringbuf_submit(r, BPF_RB_FORCE_WAKEUP);
-	count(&c->submitted[CLASS_CRITICAL]);
+	if (!tell_open(c, r, cfg, task, result, is_compat(task)))
+		count(&c->filtered);
+	bpf_map_delete_elem(&open_work, &tid);
 	return;
 filtered:
 	count(&c->filtered);

@@ -26,6 +26,9 @@ const (
 // acted are the hooks whose watched act Prove does; the others fire with the node's own life.
 var acted = []bpf.Hook{bpf.HookFork, bpf.HookExit, bpf.HookOpen, bpf.HookConnect}
 
+// Acted says whether Prove does the watched act of a hook.
+func Acted(hook bpf.Hook) bool { return slices.Contains(acted, hook) }
+
 // Prove does what each hook watches, as far as that is harmless, and says which hooks saw it. A hook that did not is
 // replaced by its next weaker tier, which is tried in turn. An exec and a new cgroup are not made for this: of those two
 // it says whether they have fired since New. Safe to call again at any time.

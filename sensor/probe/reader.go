@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,9 @@ type Reader struct {
 
 // New loads and attaches the programs with their filter. Hooks that the kernel refuses are left out; see Status.
 func New(o Options) (*Reader, error) {
+	if o.Config.FailedOpens { // an open without a file comes to no security module: only the system call tells of it
+		o.SkipTiers = append(slices.Clone(o.SkipTiers), bpf.TierLSM, bpf.TierFentry)
+	}
 	programs, err := bpf.Load(o.Options)
 	if err != nil {
 		return nil, fmt.Errorf("load probes: %w", err)
