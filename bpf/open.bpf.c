@@ -66,12 +66,13 @@ static __always_inline bool hint(struct open_record *r, const void *user_path)
 {
 	struct open_event *ev = &r->ev;
 	long n = bpf_probe_read_user_str(r->data, HINT_LEN, user_path);
-	u32 last = 0, before = 0;
-	u32 end;
+	volatile u32 *last_at = &ev->dev, *before_at = &ev->nlink; /* as in write_path: all rounds look alike to the verifier */
+	u32 last, before, end;
 
 	if (n <= 1 || n > HINT_LEN)
 		return false;
 	end = n - 1; /* the NUL */
+	*last_at = *before_at = 0;
 	for (u32 i = 1; i <= TAIL_LEN && i <= end; i++) {
 		u32 at = end - i;
 
@@ -79,12 +80,16 @@ static __always_inline bool hint(struct open_record *r, const void *user_path)
 			break;
 		if (r->data[at] != '/')
 			continue;
-		if (last) {
-			before = at + 1;
+		if (*last_at) {
+			*before_at = at + 1;
 			break;
 		}
-		last = at + 1;
+		*last_at = at + 1;
 	}
+	last = *last_at;
+	before = *before_at;
+	barrier_var(last);
+	barrier_var(before);
 	if (last >= HINT_LEN || before >= HINT_LEN)
 		return false;
 	ev->h.match = match_name(NAME_FILE, r->data + last);

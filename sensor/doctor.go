@@ -47,7 +47,7 @@ var checks = []check{
 	{"CAP_NET_ADMIN", "no-holds: connects are not seen and orders to cut are refused", false, capability(unix.CAP_NET_ADMIN)},
 	{"CAP_SYS_PTRACE", "claimed-identities: environments and programs of other users' processes are not read", false, capability(unix.CAP_SYS_PTRACE)},
 	{"CAP_SYS_NICE", "late-under-load: the critical reader waits its turn", false, capability(unix.CAP_SYS_NICE)},
-	{"CAP_DAC_READ_SEARCH", "slow-lookup: an unknown cgroup is found by a walk", false, capability(unix.CAP_DAC_READ_SEARCH)},
+	{"CAP_DAC_READ_SEARCH", "claimed-identities: environments of other users' processes are not read, and cgroups are found by a slow walk", false, capability(unix.CAP_DAC_READ_SEARCH)},
 	{"SCHED_FIFO", "late-under-load: the critical reader waits its turn", false, func(string) error { return realtime() }},
 	{"trampolines", "tracepoint-opens: opens are seen at system calls, an io_uring is a loss of sight", false, func(string) error { return trampolines() }},
 	{"BPF LSM", "no-lsm-tier: the fentry tier is used where there are trampolines", false, func(string) error { return activeLSM("/sys/kernel/security/lsm") }},

@@ -19,7 +19,11 @@ const asSensor = "TOURNIQUET_TEST_SENSOR"
 
 // TestMain lets the test binary be the sensor itself, so that it can be started with other rights.
 func TestMain(m *testing.M) {
-	if os.Getenv(asSensor) != "" {
+	switch os.Getenv(asSensor) {
+	case "":
+	case "confined":
+		os.Exit(confine())
+	default:
 		main()
 	}
 	os.Exit(m.Run())
