@@ -92,10 +92,11 @@ func (h *harness) boot(ctx context.Context, kernel, initrd, lsm string) ([]byte,
 		"-nic", "none", "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 rdinit=/init lsm="+lsm)
 	cmd.WaitDelay = 5 * time.Second
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	port := io.Writer(&out)
 	if os.Getenv("VERBOSE") != "" {
-		cmd.Stdout = io.MultiWriter(&out, os.Stdout)
+		port = io.MultiWriter(&out, os.Stdout)
 	}
+	cmd.Stdout, cmd.Stderr = port, port // one and the same: written by one goroutine
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("not done after %v: %w", h.limit, ctx.Err())
