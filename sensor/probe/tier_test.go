@@ -56,16 +56,13 @@ func TestTheTierOfOpensIsTheStrongestThatFires(t *testing.T) {
 	}
 }
 
-func TestATierThatFailsIsReplacedWithoutLosingItsFilter(t *testing.T) {
-	live(t)
+// That the filter outlives it TestAHardLinkIsSeenByItsInode shows, on a kernel whose lsm programs never fire.
+func TestATierThatFailsIsReplacedByTheNextOne(t *testing.T) {
 	programs, err := bpf.Load(bpf.Options{CgroupRoot: live(t), Hooks: []bpf.Hook{bpf.HookOpen}, SkipTiers: skipTiers()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer programs.Close()
-	if err := programs.MatchInode(1, 2, 4); err != nil {
-		t.Fatal(err)
-	}
 	if err := programs.Attach(); err != nil {
 		t.Fatal(err)
 	}
