@@ -6,7 +6,7 @@ GO ?= go
 TOOL = GOWORK=off $(GO) run -modfile=$(CURDIR)/tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test check lint walls generate build bench deps
+.PHONY: help demo demo-down test test-kernels check lint walls generate build bench deps
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ demo-down: ## remove everything that a demo left behind
 test: ## pass all tests; builds what is missing, says what it skips and why
 	@scripts/deps test
 	@scripts/test
+
+test-kernels: ## run the sensor's tests on Debian's 5.10, 6.1 and 6.12 kernels in an emulator (ONLY=6.1 for one; minutes each)
+	@scripts/deps test-kernels
+	@$(GO) run ./test/kernels $(if $(ONLY),-only $(ONLY))
 
 check: lint test ## what CI runs, but for the demo
 

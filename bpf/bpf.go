@@ -43,7 +43,7 @@ func Standard() []Hook {
 // Tier says by what means a hook sees, from the strongest to the weakest.
 type Tier string
 
-// The tiers. This version has programs for TierTracepoint only; a status may name another one later.
+// The tiers. A hook of TierTracepoint may have stronger ones, see stronger.
 const (
 	TierLSM        Tier = "lsm"
 	TierFentry     Tier = "fentry"
@@ -53,9 +53,10 @@ const (
 
 // HookStatus says how a hook fares. A hook without an error has been attached, which is not yet proof that it fires.
 type HookStatus struct {
-	Hook Hook
-	Tier Tier
-	Err  error
+	Hook    Hook
+	Tier    Tier
+	Refused []Refusal // the stronger tiers that were tried before, and why they are not used
+	Err     error
 }
 
 // Options says what to load.
@@ -64,6 +65,7 @@ type Options struct {
 	CgroupRoot     string // where cgroup v2 is mounted; needed by HookConnect
 	CriticalBytes  uint32 // size of the critical ring, a power of two pages; 0: 256 KiB
 	TelemetryBytes uint32 // size of the telemetry ring; 0: 2 MiB
+	SkipTiers      []Tier // not to be tried, for tests and for a kernel on which one is known to do harm
 }
 
 const (
@@ -77,6 +79,8 @@ var sharedMaps = []string{execMapCritical, execMapTelemetry, execMapCounters, ex
 type objects struct {
 	hook     Hook
 	tier     Tier
+	weaker   []variant // not tried yet
+	refused  []Refusal
 	programs map[string]*ebpf.ProgramSpec
 	loaded   *ebpf.Collection
 	links    []link.Link // kept: a collected link detaches its program without a word
@@ -92,15 +96,12 @@ type Programs struct {
 	mu     sync.Mutex
 	config configValue
 
-	hooksMu sync.RWMutex // of what is in hooks: SetHooks exchanges it
+	hooksMu sync.RWMutex // of what is in hooks: SetHooks and Lower exchange it
 
 	missedBefore map[Hook]uint64 // by programs that are unloaded
 }
 
-var loaders = map[Hook]struct {
-	tier Tier
-	load func() (*ebpf.CollectionSpec, error)
-}{
+var loaders = map[Hook]variant{
 	HookExec:    {TierTracepoint, loadExec},
 	HookFork:    {TierTracepoint, loadFork},
 	HookExit:    {TierTracepoint, loadExit},
@@ -162,30 +163,14 @@ func (p *Programs) resize(spec *ebpf.CollectionSpec) {
 	spec.Maps[execMapTelemetry].MaxEntries = p.options.TelemetryBytes
 }
 
+// loadHook loads the strongest tier that the kernel takes.
 func (p *Programs) loadHook(hook Hook) *objects {
-	l, known := loaders[hook]
-	h := &objects{hook: hook, tier: l.tier}
-	if !known {
+	h := &objects{hook: hook, weaker: p.variants(hook)}
+	if len(h.weaker) == 0 {
 		h.err = fmt.Errorf("hook %q: unknown", hook)
 		return h
 	}
-	spec, err := l.load()
-	if err != nil {
-		h.err = fmt.Errorf("hook %s: read object: %w", hook, err)
-		return h
-	}
-	p.resize(spec)
-	shared := map[string]*ebpf.Map{}
-	for name, m := range p.shared {
-		if _, used := spec.Maps[name]; used {
-			shared[name] = m
-		}
-	}
-	h.programs = spec.Programs
-	h.loaded, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
-	if err != nil {
-		h.err = fmt.Errorf("hook %s: load: %w", hook, err)
-	}
+	p.loadNext(h)
 	return h
 }
 
@@ -197,9 +182,7 @@ func (p *Programs) Attach() error {
 	var errs []error
 	attached := 0
 	for _, h := range p.hooks {
-		if h.err == nil {
-			h.err = p.attachHook(h)
-		}
+		p.attachStrongest(h)
 		if h.err == nil {
 			attached++
 		}
@@ -223,6 +206,9 @@ func (p *Programs) attachHook(h *objects) error {
 }
 
 func attach(program *ebpf.Program, spec *ebpf.ProgramSpec, cgroupRoot string) (link.Link, error) {
+	if spec.Type == ebpf.LSM {
+		return link.AttachLSM(link.LSMOptions{Program: program})
+	}
 	if spec.Type == ebpf.Tracing {
 		return link.AttachTracing(link.TracingOptions{Program: program, AttachType: spec.AttachType})
 	}
@@ -244,7 +230,7 @@ func (p *Programs) Status() []HookStatus {
 	defer p.hooksMu.RUnlock()
 	var all []HookStatus
 	for _, h := range p.hooks {
-		all = append(all, HookStatus{Hook: h.hook, Tier: h.tier, Err: h.err})
+		all = append(all, HookStatus{Hook: h.hook, Tier: h.tier, Refused: slices.Clone(h.refused), Err: h.err})
 	}
 	return all
 }

@@ -24,7 +24,7 @@ func (p *Programs) SetHooks(hooks []Hook, prepare func() error) error {
 			continue
 		}
 		if h.err == nil && len(h.links) == 0 {
-			h.err = p.attachHook(h)
+			p.attachStrongest(h)
 		}
 		kept = append(kept, h)
 	}

@@ -9,48 +9,12 @@
  */
 #include "common.h"
 #include "path.h"
+#include "open.h"
 
-#define TS_COMPAT 2             /* x86: thread_info.status */
-#define ARM64_TIF_32BIT (1 << 22) /* arm64: thread_info.flags */
 #define TAIL_LEN 64
 #define HINT_LEN 256
 
-struct open_record {
-	struct open_event ev;
-	u8 data[PATH_ROOM];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct open_record);
-} open_scratch SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__type(key, struct inode_key);
-	__type(value, u32);
-} inodes SEC(".maps");
-
 enum call { CALL_OTHER = 0, CALL_OPEN, CALL_OPENAT, CALL_HANDLE, CALL_URING };
-
-static __always_inline bool on_x86(void)
-{
-	return bpf_core_field_exists(struct pt_regs___x86, orig_ax);
-}
-
-static __always_inline bool is_compat(struct task_struct *task)
-{
-	if (on_x86()) {
-		struct thread_info___x86 *info = (void *)task; /* the first member of a task */
-
-		return BPF_CORE_READ(info, status) & TS_COMPAT;
-	}
-	return BPF_CORE_READ(task, thread_info.flags) & ARM64_TIF_32BIT;
-}
 
 /* Read straight from the tracepoint's argument, without a helper: every system call of the node passes here. */
 static __always_inline long call_number(void *regs)
@@ -97,64 +61,18 @@ static __always_inline const void *path_argument(void *regs, enum call call, boo
 	return (void *)BPF_CORE_READ((struct pt_regs___arm64 *)regs, regs[1]);
 }
 
-static __always_inline u32 match_inode(struct config *cfg, struct inode *inode)
-{
-	struct inode_key key = {};
-	u32 *bits;
-
-	if (!(cfg->flags & (CONFIG_INODES | CONFIG_DEVICES)))
-		return 0;
-	key.ino = BPF_CORE_READ(inode, i_ino);
-	key.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	if (cfg->flags & CONFIG_INODES) {
-		bits = bpf_map_lookup_elem(&inodes, &key);
-		if (bits)
-			return *bits;
-	}
-	if (cfg->flags & CONFIG_DEVICES) {
-		key.ino = 0;
-		bits = bpf_map_lookup_elem(&inodes, &key);
-		if (bits)
-			return *bits;
-	}
-	return 0;
-}
-
-static __always_inline bool resolve(struct open_record *r, struct config *cfg, struct file *file)
-{
-	struct open_event *ev = &r->ev;
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
-
-	ev->h.match = match_inode(cfg, inode) |
-		match_name(NAME_FILE, BPF_CORE_READ(dentry, d_name.name)) |
-		match_name(NAME_DIR, BPF_CORE_READ(dentry, d_parent, d_name.name));
-	if (!ev->h.match)
-		return false;
-	ev->ino = BPF_CORE_READ(inode, i_ino);
-	ev->dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	ev->nlink = BPF_CORE_READ(inode, i_nlink);
-	ev->mode = BPF_CORE_READ(inode, i_mode);
-	ev->open_flags = BPF_CORE_READ(file, f_flags);
-	write_path(r->data, &ev->path_len, file, &ev->h.flags);
-	if (ev->nlink == 0)
-		ev->h.flags |= FLAG_UNLINKED;
-	if (in_upper_layer(inode))
-		ev->h.flags |= FLAG_UPPER;
-	return true;
-}
-
 /* hint looks at the caller's string: its last name and the one before it. */
 static __always_inline bool hint(struct open_record *r, const void *user_path)
 {
 	struct open_event *ev = &r->ev;
 	long n = bpf_probe_read_user_str(r->data, HINT_LEN, user_path);
-	u32 last = 0, before = 0;
-	u32 end;
+	volatile u32 *last_at = &ev->dev, *before_at = &ev->nlink; /* as in write_path: all rounds look alike to the verifier */
+	u32 last, before, end;
 
 	if (n <= 1 || n > HINT_LEN)
 		return false;
 	end = n - 1; /* the NUL */
+	*last_at = *before_at = 0;
 	for (u32 i = 1; i <= TAIL_LEN && i <= end; i++) {
 		u32 at = end - i;
 
@@ -162,12 +80,16 @@ static __always_inline bool hint(struct open_record *r, const void *user_path)
 			break;
 		if (r->data[at] != '/')
 			continue;
-		if (last) {
-			before = at + 1;
+		if (*last_at) {
+			*before_at = at + 1;
 			break;
 		}
-		last = at + 1;
+		*last_at = at + 1;
 	}
+	last = *last_at;
+	before = *before_at;
+	barrier_var(last);
+	barrier_var(before);
 	if (last >= HINT_LEN || before >= HINT_LEN)
 		return false;
 	ev->h.match = match_name(NAME_FILE, r->data + last);
@@ -202,38 +124,26 @@ static __always_inline void opened(void *regs, long ret, enum call call, bool co
 	const void *user_path;
 	struct file *file;
 	bool hit = false;
-	u32 policy;
 
 	if (!c || !r)
 		return;
 	ev = &r->ev;
 	count(&c->seen);
 	ev->h.flags = 0;
-	if (!(cfg->flags & CONFIG_WATCH_ALL) && !is_watched(cfg, cgroup_of(task), &policy))
-		goto filtered; /* known again by describe, which few get to */
+	if (!may_tell(cfg, task))
+		goto filtered;
 	if (ret >= 0) {
 		file = file_at(task, ret);
-		hit = file && resolve(r, cfg, file);
+		ev->h.match = file ? match_file(cfg, file) : 0;
+		hit = ev->h.match;
+		if (hit)
+			fill_file(r, file);
 	} else if (cfg->flags & CONFIG_FAILED_OPENS) {
 		user_path = path_argument(regs, call, compat);
 		hit = user_path && hint(r, user_path);
 	}
-	if (hit) {
-		u32 match = ev->h.match, size = sizeof(*ev) + ev->path_len;
-		u16 flags = ev->h.flags | (compat ? FLAG_COMPAT : 0);
-
-		if (!describe(&ev->h, KIND_OPEN, cfg, task))
-			goto filtered;
-		ev->h.match = match;
-		ev->h.flags = flags;
-		ev->result = ret;
-		ev->pad = 0;
-		barrier_var(size); /* the verifier must see the bound on what is sent */
-		if (size > sizeof(*r))
-			size = sizeof(*ev);
-		send(c, CLASS_CRITICAL, r, size);
+	if (hit && tell_open(c, r, cfg, task, ret, compat))
 		return;
-	}
 filtered:
 	count(&c->filtered);
 }

@@ -23,6 +23,7 @@ const (
 	openMapInodes      = "inodes"
 	openMapNames       = "names"
 	openMapOpenScratch = "open_scratch"
+	openMapOpenWork    = "open_work"
 	openMapTelemetry   = "telemetry"
 	openMapWatched     = "watched"
 	openProgOnSysExit  = "on_sys_exit"
@@ -84,6 +85,7 @@ type openMapSpecs struct {
 	Inodes      *ebpf.MapSpec `ebpf:"inodes"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	OpenScratch *ebpf.MapSpec `ebpf:"open_scratch"`
+	OpenWork    *ebpf.MapSpec `ebpf:"open_work"`
 	Telemetry   *ebpf.MapSpec `ebpf:"telemetry"`
 	Watched     *ebpf.MapSpec `ebpf:"watched"`
 }
@@ -121,6 +123,7 @@ type openMaps struct {
 	Inodes      *ebpf.Map `ebpf:"inodes"`
 	Names       *ebpf.Map `ebpf:"names"`
 	OpenScratch *ebpf.Map `ebpf:"open_scratch"`
+	OpenWork    *ebpf.Map `ebpf:"open_work"`
 	Telemetry   *ebpf.Map `ebpf:"telemetry"`
 	Watched     *ebpf.Map `ebpf:"watched"`
 }
@@ -134,6 +137,7 @@ func (m *openMaps) Close() error {
 		m.Inodes,
 		m.Names,
 		m.OpenScratch,
+		m.OpenWork,
 		m.Telemetry,
 		m.Watched,
 	)

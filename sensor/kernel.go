@@ -36,8 +36,10 @@ func openEyes(c config, longest time.Duration, log *slog.Logger) (*eyes, error) 
 		log.Warn("degraded: a recording is played instead of the kernel, nothing is held", "recording", c.Source.Recording)
 		return openRecording(c)
 	}
-	for _, d := range degradations() {
-		log.Warn("degraded", "lacks", d)
+	for _, f := range examine(c.Source.Proc) {
+		if !f.Present {
+			log.Warn("degraded", "lacks", f.Thing, "mode", f.Mode, "reason", f.Reason)
+		}
 	}
 	return openKernel(c, longest, log)
 }
@@ -53,17 +55,6 @@ func (e *eyes) seesRings() bool {
 		}
 	}
 	return false
-}
-
-func degradations() []string {
-	var out []string
-	if os.Geteuid() != 0 {
-		out = append(out, fmt.Sprintf("root: running as uid %d", os.Geteuid()))
-	}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		out = append(out, "BTF: the kernel does not describe its types")
-	}
-	return out
 }
 
 func openRecording(c config) (*eyes, error) {
@@ -104,15 +95,7 @@ func openKernel(c config, longest time.Duration, log *slog.Logger) (*eyes, error
 	if e.reader, err = openProbes(c, root); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w (a recording is played only where the configuration names one: source.recording)", err), e.closeHolds())
 	}
-	hooks := map[string]string{}
-	for _, s := range e.reader.Status() {
-		hooks[string(s.Hook)] = string(s.Tier)
-		if s.Err != nil {
-			hooks[string(s.Hook)] = "none"
-			log.Warn("degraded", "lacks", "hook "+string(s.Hook), "err", s.Err)
-		}
-	}
-	e.told["hooks"] = hooks
+	tellHooks(e, log)
 	e.close = func() error { return errors.Join(e.reader.Close(), e.closeHolds()) }
 	e.source, e.tree = e.reader, process.NewTree(process.TreeOptions{Proc: c.Source.Proc, CgroupRoot: root})
 	if e.cgroups, err = process.NewCgroups(root); err == nil {
@@ -128,6 +111,48 @@ func openKernel(c config, longest time.Duration, log *slog.Logger) (*eyes, error
 		log.Warn("degraded", "lacks", "environments: identities are attested by pod specifications only")
 	}
 	return e, nil
+}
+
+// tellHooks says by which tier each hook sees, and why by no stronger one.
+func tellHooks(e *eyes, log *slog.Logger) {
+	hooks, refused := map[string]string{}, map[string]string{}
+	for _, s := range e.reader.Status() {
+		hook := string(s.Hook)
+		hooks[hook] = string(s.Tier)
+		if s.Err != nil {
+			hooks[hook] = "none"
+			log.Warn("degraded", "lacks", "hook "+hook, "err", s.Err)
+		}
+		for _, r := range s.Refused {
+			refused[hook+"/"+string(r.Tier)] = r.Err.Error()
+			log.Info("a tier is not used", "hook", hook, "tier", r.Tier, "err", r.Err)
+		}
+	}
+	e.told["hooks"], e.told["refused_tiers"] = hooks, refused
+}
+
+// prove looks whether the hooks still fire. One that does not has been lowered to its next tier, or sees nothing any more.
+func (e *eyes) prove(log *slog.Logger) {
+	if e.reader == nil {
+		return
+	}
+	before := map[bpf.Hook]bpf.Tier{}
+	for _, s := range e.reader.Status() {
+		before[s.Hook] = s.Tier
+	}
+	proofs, err := e.reader.Prove()
+	if err != nil {
+		log.Error("the hooks cannot be proven", "err", err)
+		return
+	}
+	for _, p := range proofs {
+		switch {
+		case p.Err == nil && !p.Fired && probe.Acted(p.Hook):
+			log.Error("a hook does not fire", "hook", p.Hook, "tier", p.Tier)
+		case before[p.Hook] != p.Tier:
+			log.Error("a hook no longer fired and was lowered", "hook", p.Hook, "from", before[p.Hook], "to", p.Tier)
+		}
+	}
 }
 
 func (e *eyes) closeHolds() error {

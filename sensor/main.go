@@ -18,13 +18,16 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run returns the exit code: 0 after a signal, 1 for a failure, 2 for wrong use.
+// run returns the exit code: 0 after a signal, 1 for a failure, 2 for wrong use; the doctor has more.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "doctor" {
+		return doctor(args[1:], stdout, stderr)
+	}
 	flags := flag.NewFlagSet("sensor", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("config", "", "configuration `FILE`")
 	if err := flags.Parse(args); err != nil || *path == "" || flags.NArg() > 0 {
-		fmt.Fprintln(stderr, "usage: sensor --config FILE")
+		fmt.Fprintln(stderr, "usage: sensor --config FILE | sensor doctor [--json]")
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)

@@ -28,11 +28,12 @@ var (
 	descProfile = prometheus.NewDesc("tourniquet_sensor_profiles", "Profiles of workloads in memory.", []string{"state"}, nil)
 	descDrift   = prometheus.NewDesc("tourniquet_sensor_profile_total", "Drifts told, and what profiles could not take.", []string{"what"}, nil)
 	descTree    = prometheus.NewDesc("tourniquet_sensor_processes", "Processes that are remembered.", []string{"state"}, nil)
+	descHook    = prometheus.NewDesc("tourniquet_sensor_hook", "1 for the tier by which a hook sees; 0 for a hook that sees nothing.", []string{"hook", "tier"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descKernel, descNode, descShip, descSpool, descFull, descLost, descLoss, descWait, descBytes, descProfile, descDrift, descTree} {
+	for _, d := range []*prometheus.Desc{descKernel, descNode, descShip, descSpool, descFull, descLost, descLoss, descWait, descBytes, descProfile, descDrift, descHook, descTree} {
 		out <- d
 	}
 }
@@ -69,7 +70,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	t := c.a.eyes.tree.Stats()
 	gauge(descTree, float64(t.Live), "live")
 	gauge(descTree, float64(t.Dead), "dead")
-	c.kernel(count)
+	c.kernel(gauge, count)
 }
 
 func (c collector) profiles(unprofiled uint64, count func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
@@ -102,9 +103,16 @@ func lossFigures(losses []node.Loss) map[[3]string]uint64 {
 	return out
 }
 
-func (c collector) kernel(count func(*prometheus.Desc, uint64, ...string)) {
+func (c collector) kernel(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
 	if c.a.eyes.reader == nil {
 		return
+	}
+	for _, h := range c.a.eyes.reader.Status() {
+		sees := 1.0
+		if h.Err != nil {
+			sees = 0
+		}
+		gauge(descHook, sees, string(h.Hook), string(h.Tier))
 	}
 	stats, err := c.a.eyes.reader.Stats()
 	if err != nil {

@@ -214,7 +214,7 @@ const (
 	fillTree   = time.Minute
 )
 
-// tend ends the process when the spool's disk has failed, and buries processes of whose end no event told.
+// tend ends the process when the spool's disk has failed, has the hooks proven anew, and buries processes of whose end no event told.
 func (a *agent) tend(ctx context.Context) error {
 	look, fill := time.NewTicker(watchSpool), time.NewTicker(fillTree)
 	defer look.Stop()
@@ -228,6 +228,7 @@ func (a *agent) tend(ctx context.Context) error {
 				return err
 			}
 		case <-fill.C:
+			a.eyes.prove(a.log)
 			if err := a.eyes.tree.Fill(); err != nil {
 				a.log.Warn("processes cannot be listed", "err", err)
 			}

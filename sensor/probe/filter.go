@@ -42,10 +42,15 @@ func (r *Reader) SetFilter(f Filter) error {
 func (r *Reader) SetHooks(hooks []bpf.Hook) error {
 	r.filterMu.Lock()
 	defer r.filterMu.Unlock()
-	return r.programs.SetHooks(hooks, func() error {
+	err := r.programs.SetHooks(hooks, func() error {
 		r.filter = Filter{Names: r.filter.Names} // the other maps may be new ones
 		return r.applyFilter(r.supported(r.asked))
 	})
+	if err != nil {
+		return err
+	}
+	_, err = r.Prove() // a new hook's tier is chosen by what it sees
+	return err
 }
 
 func (r *Reader) applyFilter(f Filter) error {

@@ -108,6 +108,7 @@ var deeds = map[string]func(args []string) error{
 		}
 		return nil
 	},
+	"uring-open": func(args []string) error { return uringOpen(args[0]) },
 	"flood": func(args []string) error {
 		n, err := strconv.Atoi(args[0])
 		if err != nil {
@@ -143,6 +144,15 @@ type watch struct {
 	seen   []probe.Event
 }
 
+// skipTiers are the tiers that test/kernels leaves out, so that each one is tested on a kernel that has them all.
+func skipTiers() []bpf.Tier {
+	var all []bpf.Tier
+	for tier := range strings.SplitSeq(os.Getenv("TOURNIQUET_TEST_SKIP_TIERS"), ",") {
+		all = append(all, bpf.Tier(tier))
+	}
+	return all
+}
+
 func live(t *testing.T) string {
 	t.Helper()
 	needs.Root(t)
@@ -157,6 +167,7 @@ func live(t *testing.T) string {
 func newWatch(t *testing.T, o probe.Options) *watch {
 	t.Helper()
 	o.CgroupRoot = live(t)
+	o.SkipTiers = append(o.SkipTiers, skipTiers()...)
 	w := &watch{t: t, events: make(chan probe.Event, 256)}
 	dir, err := os.MkdirTemp(o.CgroupRoot, "tourniquet-test-*")
 	if err != nil {

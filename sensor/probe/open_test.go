@@ -183,9 +183,18 @@ func open386(path string) []byte {
 	return append(b, body...)
 }
 
+// Where opens are seen at the system calls only, an io_uring is a loss of sight; the other tiers see its opens.
 func TestAnIOUringIsToldOfAsALossOfSight(t *testing.T) {
 	needs.Kernel(t, needs.IOUring)
-	w := newWatch(t, probe.Options{})
+	w := newWatch(t, probe.Options{Filter: byName()})
+	if strongest(t) != bpf.TierTracepoint {
+		_, file := credentials(t)
+		w.do("uring-open", file)
+		if e := await(w, func(e *probe.Open) bool { return e.Path == file }); e.Match != bitFile|bitDir || e.Cgroup != w.id {
+			t.Errorf("%+v", e)
+		}
+		return
+	}
 	w.do("uring")
 	if e := await(w, func(e *probe.Uring) bool { return true }); e.Entries != 8 || e.Cgroup != w.id {
 		t.Errorf("%+v", e)

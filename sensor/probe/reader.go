@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +52,8 @@ type Reader struct {
 
 	mu sync.Mutex // held by the goroutine that reads the rings
 
+	proofMu sync.Mutex
+
 	delivered [2]atomic.Uint64
 	malformed atomic.Uint64
 	realtime  atomic.Pointer[error]
@@ -61,6 +64,9 @@ type Reader struct {
 
 // New loads and attaches the programs with their filter. Hooks that the kernel refuses are left out; see Status.
 func New(o Options) (*Reader, error) {
+	if o.Config.FailedOpens { // an open without a file comes to no security module: only the system call tells of it
+		o.SkipTiers = append(slices.Clone(o.SkipTiers), bpf.TierLSM, bpf.TierFentry)
+	}
 	programs, err := bpf.Load(o.Options)
 	if err != nil {
 		return nil, fmt.Errorf("load probes: %w", err)
@@ -91,7 +97,11 @@ func (r *Reader) open(o Options) (err error) {
 	if r.lossSeen, err = r.programs.Counters(); err != nil {
 		return err
 	}
-	return r.programs.Attach()
+	if err := r.programs.Attach(); err != nil {
+		return err
+	}
+	_, err = r.Prove() // never trust an attach that has not fired; what stays unproven Status and later proofs tell
+	return err
 }
 
 // supported leaves out what the hooks that were refused would have matched: Status tells of those.

@@ -66,6 +66,9 @@ func (c *Cgroups) walk() error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // removed meanwhile
 		}
+		if errors.Is(err, fs.ErrPermission) {
+			return fs.SkipDir // known itself; those below it are asked for by id, or told of when they are made
+		}
 		if err != nil {
 			return err
 		}
