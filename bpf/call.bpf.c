@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * A rare system call is made, and a watched unix socket is connected to. One program looks every number up in a table, and

@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /* A cgroup of the v2 hierarchy comes or goes: how an id gets its path before the first process in it does anything. */
 #include "common.h"

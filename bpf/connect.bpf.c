@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /* A process reaches out: connect, or a datagram to an address. Seen in the cgroup hooks, so io_uring's are seen too. */
 #include "common.h"

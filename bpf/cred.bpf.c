@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * A system call gives its caller user id 0 or capabilities. What it had is noted when the call begins, and compared with

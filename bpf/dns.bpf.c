@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * A DNS query leaves a cgroup: a datagram to port 53, or a segment to it that begins with a whole message. The packet belongs

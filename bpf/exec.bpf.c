@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /* A process becomes another program: what file, with which arguments, and what its first three descriptors are. */
 #include "common.h"

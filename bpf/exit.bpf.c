@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /* A process ends: told once, by its last thread. */
 #include "common.h"

@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * A watched file is opened, seen at the end of the function that asks the security modules: as the lsm tier sees it, on

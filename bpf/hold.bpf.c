@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * Cuts a cgroup, and all below it, from the network until a moment that stands in the map. Every packet and every

@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * A watched file is opened, as the security modules are asked about it: by any system call and by io_uring, before a

@@ -1,3 +1,5 @@
+//go:build ignore
+
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * A watched file is opened. Decided on the file that the kernel opened (inode, names of its dentries), never on the
