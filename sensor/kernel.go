@@ -30,7 +30,7 @@ type eyes struct {
 }
 
 // openEyes says in its first log lines what this node cannot do, and why. What is missing is never silently left out.
-func openEyes(c config, longest time.Duration, log *slog.Logger) (*eyes, error) {
+func openEyes(c config, longest time.Duration, watch rule.Watch, log *slog.Logger) (*eyes, error) {
 	if c.Source.Recording != "" {
 		log.Warn("degraded: a recording is played instead of the kernel, nothing is held", "recording", c.Source.Recording)
 		return openRecording(c)
@@ -38,7 +38,7 @@ func openEyes(c config, longest time.Duration, log *slog.Logger) (*eyes, error) 
 	for _, d := range degradations() {
 		log.Warn("degraded", "lacks", d)
 	}
-	return openKernel(c, longest, log)
+	return openKernel(c, longest, watch, log)
 }
 
 func degradations() []string {
@@ -74,7 +74,7 @@ func closing(c io.Closer) func() error { return c.Close }
 // policyWatched marks the events of cgroups that are a container's.
 const policyWatched = 1
 
-func openKernel(c config, longest time.Duration, log *slog.Logger) (*eyes, error) {
+func openKernel(c config, longest time.Duration, watch rule.Watch, log *slog.Logger) (*eyes, error) {
 	root := c.Source.CgroupRoot
 	if root == "" {
 		var err error
@@ -87,7 +87,7 @@ func openKernel(c config, longest time.Duration, log *slog.Logger) (*eyes, error
 	if e.holds, err = openHolds(root, c.Source.Pins, longest, e.told, log); err != nil {
 		return nil, err
 	}
-	if e.reader, err = openProbes(c, root); err != nil {
+	if e.reader, err = openProbes(c, root, watch); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w (a recording is played only where the configuration names one: source.recording)", err), e.closeHolds())
 	}
 	hooks := map[string]string{}
@@ -144,10 +144,10 @@ func openHolds(root, pins string, longest time.Duration, told map[string]any, lo
 	return t, nil
 }
 
-func openProbes(c config, root string) (*probe.Reader, error) {
+func openProbes(c config, root string, watch rule.Watch) (*probe.Reader, error) {
 	return probe.New(probe.Options{
 		Options: bpf.Options{CgroupRoot: root},
 		Config:  bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: c.Source.Arguments, Datagrams: true, Quiet: time.Second}, //nolint:gosec // a process id
-		Filter:  node.Filter(rule.Watched()),
+		Filter:  node.Filter(watch),
 	})
 }

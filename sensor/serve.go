@@ -39,6 +39,7 @@ type agent struct {
 	pods   *process.Pods // nil without an API server
 	spool  *spool.Spool
 	ship   *ship.Shipper
+	rules  *rule.Set
 }
 
 // serve runs until ctx ends or a part fails.
@@ -48,7 +49,10 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 		return err
 	}
 	a := &agent{config: c, log: log}
-	if a.eyes, err = openEyes(c, t.Ceilings.MaxApproved, log); err != nil {
+	if a.rules, err = rule.Bundled(); err != nil {
+		return err
+	}
+	if a.eyes, err = openEyes(c, t.Ceilings.MaxApproved, a.rules.Watch(), log); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.eyes.close()) }()
@@ -85,10 +89,6 @@ func (a *agent) build(t *trust.File) error {
 	if err != nil {
 		return err
 	}
-	rules, err := rule.Bundled()
-	if err != nil {
-		return err
-	}
 	boot, err := bootID(a.config.Source.Proc)
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (a *agent) build(t *trust.File) error {
 	o := node.Options{
 		Cluster: a.config.Cluster, Node: a.config.Node, Account: a.config.Account, Trust: t, Signer: signer, BootID: boot,
 		Instance: boot + ":" + strconv.FormatInt(time.Now().UnixNano(), 36), Source: a.eyes.source, Tree: a.eyes.tree, Cgroups: a.eyes.cgroups,
-		Rules: rules, Spool: a.spool, Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
+		Rules: a.rules, Spool: a.spool, Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
 	}
 	if a.eyes.holds != nil {
 		o.Holds = a.eyes.holds

@@ -161,7 +161,7 @@ func newLive(t *testing.T, root string) *live {
 	t.Helper()
 	l := &live{rig: newRig(time.Now()), watched: make(chan uint64, 1024)}
 	reader, err := probe.New(probe.Options{Options: bpf.Options{CgroupRoot: root}, Config: bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: 256},
-		Filter: node.Filter(rule.Watched())})
+		Filter: node.Filter(bundledWatch(t))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,4 +344,13 @@ func TestOrderCutsARealPod(t *testing.T) {
 	if got := p.do(dial); got != "<nil>" {
 		t.Errorf("after the lift: %s", got)
 	}
+}
+
+func bundledWatch(t *testing.T) rule.Watch {
+	t.Helper()
+	s, err := rule.Bundled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Watch()
 }

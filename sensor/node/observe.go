@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"path"
+	"slices"
 	"syscall"
 	"time"
 
@@ -124,7 +125,8 @@ func (n *Node) event(e probe.Event) (rule.Event, bool) {
 	out := rule.Event{Time: n.o.Source.Wall(m.At), KernelNS: uint64(m.At), SeenNS: uint64(n.o.Boot())}
 	switch e := e.(type) {
 	case *probe.Exec:
-		out.Kind, out.Path = rule.Exec, e.Path
+		out.Kind, out.Path, out.Upper, out.Unlinked = rule.Exec, e.Path, e.Upper, e.Unlinked
+		out.Network = slices.Contains(e.Stdio[:], probe.FDInet)
 	case *probe.Open:
 		out.Kind, out.Path, out.Unresolved, out.Failed = rule.Open, path.Clean(e.Path), !e.Resolved, e.Errno != 0
 		if e.Flags&oPath == 0 {
