@@ -135,17 +135,24 @@ func ReadPacks(fsys fs.FS, dir string) ([]*Pack, error) {
 		if e.IsDir() || path.Ext(e.Name()) != ".yaml" {
 			continue
 		}
-		data, err := fs.ReadFile(fsys, path.Join(dir, e.Name()))
-		if err != nil {
-			return nil, fmt.Errorf("read rules %s: %w", e.Name(), err)
-		}
-		p, err := decodePack(e.Name(), data)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", e.Name(), err))
-		}
+		p, err := ReadPack(fsys, path.Join(dir, e.Name()))
+		errs = append(errs, err)
 		all = append(all, p)
 	}
 	return all, errors.Join(errs...)
+}
+
+// ReadPack reads one file.
+func ReadPack(fsys fs.FS, name string) (*Pack, error) {
+	data, err := fs.ReadFile(fsys, name)
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	p, err := decodePack(path.Base(name), data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path.Base(name), err)
+	}
+	return p, nil
 }
 
 // BundledPacks returns what comes with the sensor.

@@ -248,7 +248,7 @@ func TestCostlyRuleEndsAndOthersGoOn(t *testing.T) {
 }
 
 func TestLongPathsStayBelowTheCostLimit(t *testing.T) {
-	for _, e := range []rule.Event{open(strings.Repeat("/serviceaccount", 280)), connect("203.0.113.9", 1), {Kind: rule.Exec, Path: shell.Exe}} {
+	for _, e := range []rule.Event{open(strings.Repeat("/serviceaccount", 280) + "/token"), open(strings.Repeat("/.ssh", 800) + "/id_rsa"), open("/x" + strings.Repeat("/etc/cron.d", 300) + "/x"), connect("203.0.113.9", 1), {Kind: rule.Exec, Path: shell.Exe}} {
 		if _, err := bundled(t).Match(e, by(shell, nginx, server)); err != nil {
 			t.Error(err)
 		}

@@ -110,6 +110,9 @@ func (s *Set) Match(e Event, who Subject) ([]*detection.Detection, error) {
 	var found []*detection.Detection
 	var errs []error
 	for _, r := range rules {
+		if e.Kind == Open && !r.watch.opens(e.Path) {
+			continue
+		}
 		yes, err := r.holds(f)
 		if err != nil {
 			errs = append(errs, err)

@@ -66,6 +66,12 @@ func (s *Set) Watch() Watch {
 	return out
 }
 
+// opens reports whether a rule with this watch can hold for the path: one that names no file may hold for any that others
+// have the kernel tell of. It spares most rules their evaluation.
+func (w Watch) opens(p string) bool {
+	return len(w.Files)+len(w.Dirs) == 0 || slices.Contains(w.Files, base(p)) || (len(w.Dirs) > 0 && slices.Contains(w.Dirs, base(dir(p))))
+}
+
 // Tells reports whether the kernel, asked for w, tells of an event.
 func (w Watch) Tells(e Event) bool {
 	switch e.Kind {
