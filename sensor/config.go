@@ -30,6 +30,7 @@ type config struct {
 	Intake     intakeConfig `yaml:"intake"`
 	Kubernetes kubeConfig   `yaml:"kubernetes,omitempty"`
 	Source     sourceConfig `yaml:"source,omitempty"`
+	Rules      rulesConfig  `yaml:"rules,omitempty"`
 
 	Metrics string `yaml:"metrics,omitempty"` // host:port for /metrics and /healthz; empty: neither
 }

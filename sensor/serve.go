@@ -23,7 +23,6 @@ import (
 	"tourniquet.dev/tourniquet/internal/trust"
 	"tourniquet.dev/tourniquet/sensor/node"
 	"tourniquet.dev/tourniquet/sensor/process"
-	"tourniquet.dev/tourniquet/sensor/rule"
 	"tourniquet.dev/tourniquet/sensor/ship"
 )
 
@@ -39,7 +38,7 @@ type agent struct {
 	pods   *process.Pods // nil without an API server
 	spool  *spool.Spool
 	ship   *ship.Shipper
-	rules  *rule.Set
+	rules  *rulebook
 }
 
 // serve runs until ctx ends or a part fails.
@@ -49,10 +48,10 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 		return err
 	}
 	a := &agent{config: c, log: log}
-	if a.rules, err = rule.Bundled(); err != nil {
+	if a.rules, err = openRules(c.Rules); err != nil {
 		return err
 	}
-	if a.eyes, err = openEyes(c, t.Ceilings.MaxApproved, a.rules.Watch(), log); err != nil {
+	if a.eyes, err = openEyes(c, t.Ceilings.MaxApproved, a.rules.set.Watch(), log); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.eyes.close()) }()
@@ -64,6 +63,9 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 		return err
 	}
 	parts := []func(context.Context) error{a.observe, a.ship.Run, a.tend}
+	if c.Rules.Folder != "" {
+		parts = append(parts, a.tendRules)
+	}
 	if a.pods != nil {
 		parts = append(parts, func(ctx context.Context) error { a.pods.Run(ctx); return nil })
 	}
@@ -96,7 +98,7 @@ func (a *agent) build(t *trust.File) error {
 	o := node.Options{
 		Cluster: a.config.Cluster, Node: a.config.Node, Account: a.config.Account, Trust: t, Signer: signer, BootID: boot,
 		Instance: boot + ":" + strconv.FormatInt(time.Now().UnixNano(), 36), Source: a.eyes.source, Tree: a.eyes.tree, Cgroups: a.eyes.cgroups,
-		Rules: a.rules, Spool: a.spool, Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
+		Rules: a.rules.set, Spool: a.spool, Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
 	}
 	if a.eyes.holds != nil {
 		o.Holds = a.eyes.holds
