@@ -36,6 +36,7 @@ type config struct {
 	Kubernetes kubeConfig    `yaml:"kubernetes,omitempty"`
 	Source     sourceConfig  `yaml:"source,omitempty"`
 	Profiles   profileConfig `yaml:"profiles,omitempty"`
+	Rules      rulesConfig   `yaml:"rules,omitempty"`
 
 	Metrics string `yaml:"metrics,omitempty"` // host:port for /metrics and /healthz; empty: neither
 }
@@ -74,6 +75,17 @@ type profileConfig struct {
 	LearnFor     string                  `yaml:"learn_for,omitempty"`    // before a profile alarms
 	Observations uint64                  `yaml:"observations,omitempty"` // and so many
 	Ranges       []netip.Prefix          `yaml:"ranges,omitempty"`       // each one destination: pods, services, a provider's addresses
+}
+
+// learns reports whether any workload's profile is kept.
+func (c profileConfig) learns() bool {
+	on := func(m profile.Mode) bool { return m == profile.Learn || m == profile.Alert }
+	for _, m := range c.Namespaces {
+		if on(m) {
+			return true
+		}
+	}
+	return on(c.Mode)
 }
 
 func (c profileConfig) validate(bad func(at, format string, args ...any)) {

@@ -31,7 +31,7 @@ type eyes struct {
 }
 
 // openEyes says in its first log lines what this node cannot do, and why. What is missing is never silently left out.
-func openEyes(c config, longest time.Duration, log *slog.Logger) (*eyes, error) {
+func openEyes(c config, longest time.Duration, watch rule.Watch, log *slog.Logger) (*eyes, error) {
 	if c.Source.Recording != "" {
 		log.Warn("degraded: a recording is played instead of the kernel, nothing is held", "recording", c.Source.Recording)
 		return openRecording(c)
@@ -41,7 +41,7 @@ func openEyes(c config, longest time.Duration, log *slog.Logger) (*eyes, error) 
 			log.Warn("degraded", "lacks", f.Thing, "mode", f.Mode, "reason", f.Reason)
 		}
 	}
-	return openKernel(c, longest, log)
+	return openKernel(c, longest, watch, log)
 }
 
 // seesRings reports whether opens through an io_uring are seen: not where the hook is on the system calls.
@@ -79,7 +79,7 @@ func closing(c io.Closer) func() error { return c.Close }
 // policyWatched marks the events of cgroups that are a container's.
 const policyWatched = 1
 
-func openKernel(c config, longest time.Duration, log *slog.Logger) (*eyes, error) {
+func openKernel(c config, longest time.Duration, watch rule.Watch, log *slog.Logger) (*eyes, error) {
 	root := c.Source.CgroupRoot
 	if root == "" {
 		var err error
@@ -92,7 +92,7 @@ func openKernel(c config, longest time.Duration, log *slog.Logger) (*eyes, error
 	if e.holds, err = openHolds(root, c.Source.Pins, longest, e.told, log); err != nil {
 		return nil, err
 	}
-	if e.reader, err = openProbes(c, root); err != nil {
+	if e.reader, err = openProbes(c, root, watch); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w (a recording is played only where the configuration names one: source.recording)", err), e.closeHolds())
 	}
 	tellHooks(e, log)
@@ -183,10 +183,15 @@ func openHolds(root, pins string, longest time.Duration, told map[string]any, lo
 	return t, nil
 }
 
-func openProbes(c config, root string) (*probe.Reader, error) {
+// What one container may have told of connects, and of queries, in a second, and at once. Beyond that they are counted; what
+// rules watch by address is never held back.
+const telemetryRate, telemetryBurst = 2_000, 4_000
+
+func openProbes(c config, root string, watch rule.Watch) (*probe.Reader, error) {
 	return probe.New(probe.Options{
-		Options: bpf.Options{CgroupRoot: root},
-		Config:  bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: c.Source.Arguments, Datagrams: true, Quiet: time.Second}, //nolint:gosec // a process id
-		Filter:  node.Filter(rule.Watched()),
+		Options: bpf.Options{CgroupRoot: root, Hooks: node.Hooks(watch, c.Profiles.learns())},
+		Config: bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: c.Source.Arguments, Datagrams: true, Quiet: time.Second, //nolint:gosec // a process id
+			Rate: telemetryRate, Burst: telemetryBurst},
+		Filter: node.Filter(watch),
 	})
 }

@@ -45,7 +45,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	n := c.a.node.Stats()
 	for what, v := range map[string]uint64{"events": n.Events, "matched": n.Matched, "coalesced": n.Coalesced, "spooled": n.Spooled, "lost": n.Lost,
-		"blind": n.Blind, "uring": n.Uring, "rule-error": n.RuleError, "orders": n.Orders, "orders-refused": n.Refused, "told-of-loss": n.Told, "pod-unknown": n.Nameless} {
+		"blind": n.Blind, "uring": n.Uring, "rule-error": n.RuleError, "orders": n.Orders, "orders-refused": n.Refused, "told-of-loss": n.Told, "pod-unknown": n.Nameless,
+		"rules-reloaded": c.a.rules.reloaded.Load(), "rules-refused": c.a.rules.refused.Load(), "rules-observed": c.a.rules.set.Observed()} {
 		count(descNode, v, what)
 	}
 	for labels, v := range lossFigures(n.Losses) {

@@ -26,7 +26,6 @@ import (
 	"tourniquet.dev/tourniquet/sensor/process"
 	"tourniquet.dev/tourniquet/sensor/profile"
 	"tourniquet.dev/tourniquet/sensor/reflex"
-	"tourniquet.dev/tourniquet/sensor/rule"
 	"tourniquet.dev/tourniquet/sensor/ship"
 )
 
@@ -46,6 +45,7 @@ type agent struct {
 	ship   *ship.Shipper
 
 	profiles *profile.Book // nil where none are kept
+	rules    *rulebook
 }
 
 // serve runs until ctx ends or a part fails.
@@ -55,7 +55,10 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 		return err
 	}
 	a := &agent{config: c, log: log}
-	if a.eyes, err = openEyes(c, t.Ceilings.MaxApproved, log); err != nil {
+	if a.rules, err = openRules(c.Rules); err != nil {
+		return err
+	}
+	if a.eyes, err = openEyes(c, t.Ceilings.MaxApproved, a.rules.set.Watch(), log); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.eyes.close()) }()
@@ -67,6 +70,9 @@ func serve(ctx context.Context, c config, log *slog.Logger, stdout io.Writer) (e
 		return err
 	}
 	parts := []func(context.Context) error{a.observe, a.ship.Run, a.tend, a.reflex.Run}
+	if c.Rules.Folder != "" {
+		parts = append(parts, a.tendRules)
+	}
 	if a.pods != nil {
 		parts = append(parts, func(ctx context.Context) error { a.pods.Run(ctx); return nil })
 	}
@@ -92,10 +98,6 @@ func (a *agent) build(t *trust.File) error {
 	if err != nil {
 		return err
 	}
-	rules, err := rule.Bundled()
-	if err != nil {
-		return err
-	}
 	boot, err := bootID(a.config.Source.Proc)
 	if err != nil {
 		return err
@@ -103,7 +105,7 @@ func (a *agent) build(t *trust.File) error {
 	o := node.Options{
 		Cluster: a.config.Cluster, Node: a.config.Node, Account: a.config.Account, Trust: t, Signer: signer, BootID: boot,
 		Instance: boot + ":" + strconv.FormatInt(time.Now().UnixNano(), 36), Source: a.eyes.source, Tree: a.eyes.tree, Cgroups: a.eyes.cgroups,
-		Rules: rules, Spool: a.spool, SeesRings: a.eyes.seesRings(), Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
+		Rules: a.rules.set, Spool: a.spool, SeesRings: a.eyes.seesRings(), Watch: a.eyes.watch, Hints: a.eyes.hints, State: a.config.State, Log: a.log,
 	}
 	if a.eyes.holds != nil {
 		o.Holds = a.eyes.holds

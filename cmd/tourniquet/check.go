@@ -94,6 +94,9 @@ func identify(data []byte) (string, error) {
 		return isTrust(data)
 	case has("rule") && has("when"):
 		return isRule(data)
+	case has("rules"), has("lists"), has("macros"), has("tests"):
+		rules, err := rule.DecodePack("", data)
+		return fmt.Sprintf("pack that makes %d rules", len(rules)), err
 	}
 	return "", errors.New("what is it? a playbook has the key playbook, a trust file the key trust, a rule the keys rule and when")
 }

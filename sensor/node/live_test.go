@@ -47,6 +47,13 @@ func TestMain(m *testing.M) {
 		switch verb {
 		case "sh":
 			err = exec.Command("/bin/sh", "-c", rest).Run() //nolint:gosec // the test's own words
+		case "unix":
+			var conn net.Conn
+			if conn, err = net.Dial("unix", rest); err == nil {
+				conn.Close()
+			}
+		case "ask":
+			err = ask(rest)
 		case "dial":
 			var conn net.Conn
 			if conn, err = net.DialTimeout("tcp", rest, 5*time.Second); err == nil {
@@ -58,6 +65,39 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println(err)
 	}
+}
+
+// ask sends a DNS query for a name of two labels to this machine, where nobody answers.
+func ask(name string) error {
+	conn, err := net.Dial("udp", "127.0.0.1:53")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	query := []byte{0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	for _, label := range strings.Split(name, ".") {
+		query = append(append(query, byte(len(label))), label...)
+	}
+	_, err = conn.Write(append(query, 0, 0, 1, 0, 1))
+	return err
+}
+
+// tool is the test binary under another name, so that it is not the container's main program.
+func tool(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tool")
+	if err := os.WriteFile(path, data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // pod is a real process in a real cgroup, named as a kubelet names them.
@@ -160,8 +200,8 @@ type live struct {
 func newLive(t *testing.T, root string) *live {
 	t.Helper()
 	l := &live{rig: newRig(time.Now()), watched: make(chan uint64, 1024)}
-	reader, err := probe.New(probe.Options{Options: bpf.Options{CgroupRoot: root}, Config: bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: 256},
-		Filter: node.Filter(rule.Watched())})
+	reader, err := probe.New(probe.Options{Options: bpf.Options{CgroupRoot: root, Hooks: node.Hooks(bundledWatch(t), false)}, Config: bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: 256},
+		Filter: node.Filter(bundledWatch(t))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,6 +339,39 @@ func TestShellInAPodIsDetected(t *testing.T) {
 	t.Logf("system call to user space %v, to the spool %v", time.Duration(d.SeenNS-d.KernelNS), spooled.Sub(d.Time))
 }
 
+// TestRareCallInAPodIsDetected: what a tool in a real container does by a rare system call, by a local socket or by asking
+// for a name comes through every layer from the kernel to the spool.
+func TestRareCallInAPodIsDetected(t *testing.T) {
+	root := kernelOrSkip(t)
+	l := newLive(t, root)
+	p := newPod(t, root)
+	l.await(t, p)
+	dir := t.TempDir()
+	sock, err := net.Listen("unix", filepath.Join(dir, "docker.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	deeds := "unix " + sock.Addr().String() + "\\nask " + strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + "\\n"
+	for _, deed := range []string{"unshare --user true; true", "printf '" + deeds + "' | " + tool(t)} {
+		if got := p.do("sh " + deed); got != "<nil>" {
+			t.Fatal(got)
+		}
+	}
+	want := map[string]bool{"namespace-entered": true, "container-runtime-socket": true, "dns-exfiltration": true}
+	for len(want) > 0 {
+		e, _ := l.next(t)
+		d, err := authz.OpenDetection(l.world.TrustFile, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want[d.Rule] && d.Workload.PodUID != authztest.PodUID {
+			t.Errorf("%s of %+v", d.Rule, d.Workload)
+		}
+		delete(want, d.Rule)
+	}
+}
+
 func TestOrderCutsARealPod(t *testing.T) {
 	root := kernelOrSkip(t)
 	l := newLive(t, root)
@@ -349,4 +422,13 @@ func TestOrderCutsARealPod(t *testing.T) {
 	if got := p.do(dial); got != "<nil>" {
 		t.Errorf("after the lift: %s", got)
 	}
+}
+
+func bundledWatch(t *testing.T) rule.Watch {
+	t.Helper()
+	s, err := rule.Bundled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Watch()
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"path"
+	"slices"
 	"syscall"
 	"time"
 
@@ -138,7 +139,8 @@ func (n *Node) event(e probe.Event) (rule.Event, bool) {
 	out := rule.Event{Time: n.o.Source.Wall(m.At), KernelNS: uint64(m.At), SeenNS: uint64(n.o.Boot())}
 	switch e := e.(type) {
 	case *probe.Exec:
-		out.Kind, out.Path = rule.Exec, e.Path
+		out.Kind, out.Path, out.Upper, out.Unlinked = rule.Exec, e.Path, e.Upper, e.Unlinked
+		out.Network = slices.Contains(e.Stdio[:], probe.FDInet)
 	case *probe.Open:
 		out.Kind, out.Path, out.Unresolved, out.Failed = rule.Open, path.Clean(e.Path), !e.Resolved, e.Errno != 0
 		if e.Flags&oPath == 0 {
@@ -147,10 +149,33 @@ func (n *Node) event(e probe.Event) (rule.Event, bool) {
 		}
 	case *probe.Connect:
 		out.Kind, out.Addr, out.Port = rule.Connect, e.Addr.Addr(), e.Addr.Port()
+	case *probe.Call:
+		out.Kind, out.Call, out.Flags, out.Failed = rule.Call, e.Call, e.Number, e.Errno != 0
+		n.target(&out, e)
+	case *probe.Cred:
+		out.Kind, out.Call, out.Gained = rule.Call, e.Call, e.Gained() != 0 || (e.EUID == 0 && e.EUIDBefore != 0)
+	case *probe.Unix:
+		out.Kind, out.Path = rule.Unix, e.Path
+		if !e.Abstract {
+			out.Path = path.Clean(e.Path)
+		}
+	case *probe.DNS:
+		out.Kind, out.Query, out.Addr, out.Port = rule.DNS, e.Name, e.Server.Addr(), e.Server.Port()
 	default:
 		return out, false
 	}
 	return out, true
+}
+
+// target says to whom a call was done.
+func (n *Node) target(out *rule.Event, e *probe.Call) {
+	if e.Target.TGID == 0 {
+		return
+	}
+	out.TargetPID, out.TargetSameContainer = e.Target.TGID, e.TargetCgroup == e.Cgroup
+	if p, ok := n.o.Tree.Get(e.Target); ok {
+		out.TargetName = asRule(p).Name()
+	}
 }
 
 const oPath = 0x200000 // O_PATH: the file is named, not opened

@@ -217,7 +217,7 @@ func sensor(b *testing.B, root string) (strikes func() uint64) {
 	world := authztest.New(time.Now())
 	file := *world.TrustFile
 	file.Ceilings.Reflex = trust.ReflexCeiling{Allow: []trust.Deed{trust.Cut}, Max: time.Minute, Budget: trust.Budget{Effects: 1000, Window: 20 * time.Second}, Namespace: 1000, CoolDown: time.Second}
-	reader, err := probe.New(probe.Options{Options: bpf.Options{CgroupRoot: root}, Config: bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: 256}, Filter: node.Filter(rule.Watched())})
+	reader, err := probe.New(probe.Options{Options: bpf.Options{CgroupRoot: root}, Config: bpf.Config{SelfTGID: uint32(os.Getpid()), MaxArgs: 256}, Filter: node.Filter(bundledRules(b).Watch())})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -340,3 +340,12 @@ func reflexBench(b *testing.B, name, kind string) {
 func BenchmarkReflexPingpong(b *testing.B) { reflexBench(b, "reflex_pingpong", "pingpong") }
 
 func BenchmarkReflexBulk(b *testing.B) { reflexBench(b, "reflex_bulk", "bulk") }
+
+func bundledRules(b *testing.B) *rule.Set {
+	b.Helper()
+	s, err := rule.Bundled()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}

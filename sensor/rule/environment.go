@@ -3,6 +3,7 @@ package rule
 import (
 	"errors"
 	"fmt"
+	"path"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -30,6 +31,22 @@ var variables = map[string]struct {
 	"event.addr":       {cel.StringType, func(e Event, _ Subject, _ bool) ref.Val { return types.String(e.address()) }},
 	"event.port":       {cel.IntType, func(e Event, _ Subject, _ bool) ref.Val { return types.Int(e.Port) }},
 	"event.local":      {cel.BoolType, func(e Event, _ Subject, _ bool) ref.Val { return types.Bool(e.local()) }},
+
+	"event.name":     {cel.StringType, func(e Event, _ Subject, _ bool) ref.Val { return types.String(path.Base(e.Path)) }},
+	"event.upper":    {cel.BoolType, func(e Event, _ Subject, _ bool) ref.Val { return types.Bool(e.Upper) }},
+	"event.unlinked": {cel.BoolType, func(e Event, _ Subject, _ bool) ref.Val { return types.Bool(e.Unlinked) }},
+	"event.network":  {cel.BoolType, func(e Event, _ Subject, _ bool) ref.Val { return types.Bool(e.Network) }},
+	"event.args": {cel.ListType(cel.StringType), func(_ Event, s Subject, _ bool) ref.Val {
+		return types.NewStringList(types.DefaultTypeAdapter, s.Process.Args)
+	}},
+	"event.call":   {cel.StringType, func(e Event, _ Subject, _ bool) ref.Val { return types.String(e.Call) }},
+	"event.flags":  {cel.IntType, func(e Event, _ Subject, _ bool) ref.Val { return types.Int(e.Flags) }}, //nolint:gosec // bits
+	"event.gained": {cel.BoolType, func(e Event, _ Subject, _ bool) ref.Val { return types.Bool(e.Gained) }},
+	"event.query":  {cel.StringType, func(e Event, _ Subject, _ bool) ref.Val { return types.String(e.Query) }},
+
+	"event.target_pid":            {cel.IntType, func(e Event, _ Subject, _ bool) ref.Val { return types.Int(e.TargetPID) }},
+	"event.target_name":           {cel.StringType, func(e Event, _ Subject, _ bool) ref.Val { return types.String(e.TargetName) }},
+	"event.target_same_container": {cel.BoolType, func(e Event, _ Subject, _ bool) ref.Val { return types.Bool(e.TargetSameContainer) }},
 
 	"process.name":  {cel.StringType, func(_ Event, s Subject, _ bool) ref.Val { return types.String(s.Process.Name()) }},
 	"process.comm":  {cel.StringType, func(_ Event, s Subject, _ bool) ref.Val { return types.String(s.Process.Comm) }},
@@ -64,10 +81,7 @@ func (e Event) local() bool {
 	return !a.IsValid() || a.IsLoopback() || a.IsUnspecified()
 }
 
-func compile(expression string) (cel.Program, error) {
-	if len(expression) > maxExpression {
-		return nil, fmt.Errorf("longer than %d bytes", maxExpression)
-	}
+func baseEnvironment() (*cel.Env, error) {
 	options := []cel.EnvOption{cel.DefaultUTCTimeZone(true)}
 	for name, v := range variables {
 		options = append(options, cel.Variable(name, v.kind))
@@ -76,14 +90,21 @@ func compile(expression string) (cel.Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build environment: %w", err)
 	}
-	ast, issues := env.Compile(expression)
-	if err := issues.Err(); err != nil {
-		return nil, fmt.Errorf("compile: %w", err)
+	return env, nil
+}
+
+func compile(env *cel.Env, x Expr) (cel.Program, error) {
+	if len(x.Text) > maxExpression {
+		return nil, fmt.Errorf("longer than %d bytes", maxExpression)
 	}
-	if !ast.OutputType().IsExactType(cel.BoolType) {
-		return nil, fmt.Errorf("is a %s, want a bool", ast.OutputType())
+	checked, issues := env.Compile(x.Text)
+	if err := placed(x, issues); err != nil {
+		return nil, err
 	}
-	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
+	if !checked.OutputType().IsExactType(cel.BoolType) {
+		return nil, fmt.Errorf("%s: is a %s, want a bool", x.at(1, 1), checked.OutputType())
+	}
+	program, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}

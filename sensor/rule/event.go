@@ -17,10 +17,13 @@ const (
 	Exec    Kind = "exec"
 	Open    Kind = "open"
 	Connect Kind = "connect"
+	Call    Kind = "call" // a rare system call
+	Unix    Kind = "unix" // a connection to a local socket
+	DNS     Kind = "dns"  // a query for a name
 )
 
 // Valid reports whether k is one of the known kinds.
-func (k Kind) Valid() bool { return k == Exec || k == Open || k == Connect }
+func (k Kind) Valid() bool { return slices.Contains([]Kind{Exec, Open, Connect, Call, Unix, DNS}, k) }
 
 // Event is one thing that a process did, as rules see it. Everything in it may be an attacker's text.
 type Event struct {
@@ -35,6 +38,20 @@ type Event struct {
 	Read, Write, Failed bool
 	Addr                netip.Addr
 	Port                uint16
+	// Upper and Unlinked say of an executed file that it was written after the image was made, or has no name any more;
+	// Network that the process has an internet socket as its standard input, output or error.
+	Upper, Unlinked, Network bool
+	// Call names a rare system call: "ptrace", "setns", …; Flags is the argument that says what was asked for. Gained says
+	// that the process has more rights after it.
+	Call   string
+	Flags  uint64
+	Gained bool
+	// Target is the process that the call was about.
+	TargetPID           uint32
+	TargetName          string
+	TargetSameContainer bool
+	// Query is the name that was asked for.
+	Query string
 }
 
 // Subject is who did it: the process with its ancestry, and the workload it belongs to.

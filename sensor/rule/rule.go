@@ -8,13 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"regexp"
+	"time"
 
 	"cel.dev/cel-go/cel"
 
 	"tourniquet.dev/tourniquet/internal/detection"
-	"tourniquet.dev/tourniquet/internal/strictyaml"
 )
 
 //go:embed rules/*.yaml
@@ -33,12 +32,51 @@ type Rule struct {
 	Severity   detection.Severity `yaml:"severity"`
 	Confidence int                `yaml:"confidence"` // 1 to 100
 	On         []Kind             `yaml:"on"`
-	When       string             `yaml:"when"` // CEL; see environment
+	When       Expr               `yaml:"when"` // CEL; see environment
 	// Credential flags the process tree: from now on, and for a while, it has had a credential in hand.
 	Credential bool     `yaml:"credential,omitempty"`
 	Attacks    []Attack `yaml:"attacks"`
+	// Mode is what becomes of it when it holds; "": detect.
+	Mode Mode `yaml:"mode,omitempty"`
+	// Falco names the rules of Falco that look for the same.
+	Falco       []string `yaml:"falco,omitempty"`
+	Description string   `yaml:"description,omitempty"`
+	// Watch is what the kernel has to tell of for this rule to see it; an item "@name" stands for a list.
+	Watch *Names `yaml:"watch,omitempty"`
+	// Burst has the rule hold only after so many different names in one process tree.
+	Burst *Burst `yaml:"burst,omitempty"`
 
 	program cel.Program
+	watch   Watch
+}
+
+// A Mode says what becomes of a rule that holds.
+type Mode string
+
+// The modes. What is observed is counted and flags process trees; it makes no detection.
+const (
+	Off     Mode = "off"
+	Observe Mode = "observe"
+	Detect  Mode = "detect"
+)
+
+// Valid reports whether m is one of the modes.
+func (m Mode) Valid() bool { return m == Off || m == Observe || m == Detect }
+
+// Names are names of files, system calls and sockets, and addresses, as a rule's file has them.
+type Names struct {
+	Files     []string `yaml:"files,omitempty"`
+	Dirs      []string `yaml:"dirs,omitempty"`
+	Programs  []string `yaml:"programs,omitempty"`
+	Addresses []string `yaml:"addresses,omitempty"`
+	Calls     []string `yaml:"calls,omitempty"`   // rare system calls, as event.call names them
+	Sockets   []string `yaml:"sockets,omitempty"` // unix sockets, by the name of their file or their abstract name
+}
+
+// Burst is a number of different names within a time.
+type Burst struct {
+	Distinct int           `yaml:"distinct"`
+	Within   time.Duration `yaml:"within"`
 }
 
 var ruleName = regexp.MustCompile(`^[a-z][a-z0-9-]{2,62}$`)
@@ -64,8 +102,17 @@ func (r *Rule) Validate() error {
 	}
 	for i, k := range r.On {
 		if !k.Valid() {
-			bad(fmt.Sprintf("on[%d]", i), "%q is not exec, open or connect", k)
+			bad(fmt.Sprintf("on[%d]", i), "%q is not exec, open, connect, call, unix or dns", k)
 		}
+	}
+	if r.Mode == "" {
+		r.Mode = Detect
+	}
+	if !r.Mode.Valid() {
+		bad("mode", "%q is not off, observe or detect", r.Mode)
+	}
+	if r.Burst != nil && (r.Burst.Distinct < 2 || r.Burst.Distinct > maxBurst || r.Burst.Within < time.Second || r.Burst.Within > time.Hour) {
+		bad("burst", "distinct is 2 to %d, within 1s to 1h", maxBurst)
 	}
 	if len(r.Attacks) == 0 {
 		bad("attacks", "needs at least one technique")
@@ -89,43 +136,56 @@ func knownAttack(a Attack) bool {
 
 // Decode reads one rule and compiles it. The error says what is wrong, with line or path.
 func Decode(data []byte) (*Rule, error) {
-	r := &Rule{}
-	if err := strictyaml.Decode(data, r); err != nil {
-		return nil, fmt.Errorf("decode rule: %w", err)
+	all, err := DecodePack("", data)
+	if err != nil {
+		return nil, err
 	}
-	if err := r.Validate(); err != nil {
-		return nil, fmt.Errorf("rule %q: %w", r.Rule, err)
+	if len(all) != 1 {
+		return nil, fmt.Errorf("has %d rules, want 1", len(all))
 	}
+	return all[0], nil
+}
+
+// DecodePack reads one file and compiles what it has, with the words of the bundled packs.
+func DecodePack(file string, data []byte) ([]*Rule, error) {
+	p, err := decodePack(file, data)
+	if err != nil {
+		return nil, err
+	}
+	base, err := BundledPacks()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range base {
+		b.Rules = nil
+	}
+	return Compile(base, []*Pack{p})
+}
+
+// ready compiles the rule, and finds what it watches.
+func (r *Rule) ready(env *cel.Env, w words) error {
 	var err error
-	if r.program, err = compile(r.When); err != nil {
-		return nil, fmt.Errorf("rule %q: when: %w", r.Rule, err)
+	if r.program, err = compile(env, r.When); err != nil {
+		return fmt.Errorf("rule %q: when: %w", r.Rule, err)
 	}
-	return r, nil
+	if r.watch, err = r.Watch.resolve(w); err != nil {
+		return fmt.Errorf("rule %q: watch: %w", r.Rule, err)
+	}
+	return nil
 }
 
 // Bundled returns the set of the rules that come with the sensor.
 func Bundled() (*Set, error) { return Load(bundled, "rules") }
 
-// Load reads every *.yaml of a folder as one rule each; two of the same name are an error.
+// Load reads every *.yaml of a folder; two rules of the same name are an error.
 func Load(fsys fs.FS, dir string) (*Set, error) {
-	entries, err := fs.ReadDir(fsys, dir)
+	packs, err := ReadPacks(fsys, dir)
 	if err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
+		return nil, err
 	}
-	var all []*Rule
-	for _, e := range entries {
-		if e.IsDir() || path.Ext(e.Name()) != ".yaml" {
-			continue
-		}
-		data, err := fs.ReadFile(fsys, path.Join(dir, e.Name()))
-		if err != nil {
-			return nil, fmt.Errorf("read rule %s: %w", e.Name(), err)
-		}
-		r, err := Decode(data)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", e.Name(), err)
-		}
-		all = append(all, r)
+	rules, err := Compile(packs)
+	if err != nil {
+		return nil, err
 	}
-	return New(all)
+	return New(rules)
 }

@@ -4,8 +4,10 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
+	"path"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tourniquet.dev/tourniquet/internal/detection"
@@ -24,11 +26,19 @@ const (
 
 // Set is a set of rules with what it remembers of process trees. It is safe for concurrent use.
 type Set struct {
-	byKind map[Kind][]*Rule
+	table    atomic.Pointer[table]
+	observed atomic.Uint64
 
-	mu    sync.Mutex
-	flags map[Tree]*list.Element
-	order *list.List // of flag, the oldest in front
+	mu     sync.Mutex
+	flags  map[Tree]*list.Element
+	order  *list.List // of flag, the oldest in front
+	bursts bursts
+}
+
+// table is what Replace exchanges as one.
+type table struct {
+	byKind map[Kind][]*Rule // but those that are off
+	all    []*Rule
 }
 
 type flag struct {
@@ -36,32 +46,62 @@ type flag struct {
 	since uint64 // CLOCK_BOOTTIME
 }
 
-// New returns the set of these rules, which came from Decode.
+// New returns the set of these rules, which came from Compile or Decode.
 func New(rules []*Rule) (*Set, error) {
-	s := &Set{byKind: map[Kind][]*Rule{}, flags: map[Tree]*list.Element{}, order: list.New()}
+	s := &Set{flags: map[Tree]*list.Element{}, order: list.New(), bursts: newBursts()}
+	return s, s.Replace(rules, nil)
+}
+
+// Replace exchanges the rules while others match; modes win over the rules' own. What is remembered of process trees
+// stays. On an error nothing has changed.
+func (s *Set) Replace(rules []*Rule, modes map[string]Mode) error {
+	t := &table{byKind: map[Kind][]*Rule{}}
 	seen := map[string]bool{}
-	for _, r := range rules {
+	for _, given := range rules {
+		r := *given
 		if seen[r.Rule] {
-			return nil, fmt.Errorf("rule %q stands twice", r.Rule)
+			return fmt.Errorf("rule %q stands twice", r.Rule)
 		}
 		if r.program == nil {
-			return nil, fmt.Errorf("rule %q was not compiled", r.Rule)
+			return fmt.Errorf("rule %q was not compiled", r.Rule)
 		}
 		seen[r.Rule] = true
+		if m, ok := modes[r.Rule]; ok {
+			r.Mode = m
+		}
+		t.all = append(t.all, &r)
+		if r.Mode == Off {
+			continue
+		}
 		for _, k := range r.On {
-			s.byKind[k] = append(s.byKind[k], r)
+			t.byKind[k] = append(t.byKind[k], &r)
 		}
 	}
 	if len(seen) == 0 {
-		return nil, errors.New("no rules")
+		return errors.New("no rules")
 	}
-	return s, nil
+	for name, m := range modes {
+		if !seen[name] {
+			return fmt.Errorf("mode of %q: no such rule", name)
+		}
+		if !m.Valid() {
+			return fmt.Errorf("mode of %q: %q is not off, observe or detect", name, m)
+		}
+	}
+	s.table.Store(t)
+	return nil
 }
+
+// Rules returns the rules with the modes in which they run. They are not to be changed.
+func (s *Set) Rules() []*Rule { return s.table.Load().all }
+
+// Observed counts how often a rule in the mode observe held.
+func (s *Set) Observed() uint64 { return s.observed.Load() }
 
 // Match returns a detection for each rule that holds. It fills what the event tells; who reports it, its id and the
 // identities are the caller's. An error of one rule does not keep the others from matching.
 func (s *Set) Match(e Event, who Subject) ([]*detection.Detection, error) {
-	rules := s.byKind[e.Kind]
+	rules := s.table.Load().byKind[e.Kind]
 	if len(rules) == 0 {
 		return nil, nil
 	}
@@ -70,15 +110,22 @@ func (s *Set) Match(e Event, who Subject) ([]*detection.Detection, error) {
 	var found []*detection.Detection
 	var errs []error
 	for _, r := range rules {
+		if e.Kind == Open && !r.watch.opens(e.Path) {
+			continue
+		}
 		yes, err := r.holds(f)
 		if err != nil {
 			errs = append(errs, err)
 		}
-		if !yes {
+		if !yes || (r.Burst != nil && !s.burst(r, tree, path.Base(e.Path), e.KernelNS)) {
 			continue
 		}
 		if r.Credential {
 			s.flag(tree, e.KernelNS)
+		}
+		if r.Mode == Observe {
+			s.observed.Add(1)
+			continue
 		}
 		found = append(found, r.detection(e, who))
 	}
@@ -137,6 +184,11 @@ func (r *Rule) detection(e Event, who Subject) *detection.Detection {
 	if e.Addr.IsValid() {
 		d.Evidence["address"] = e.address()
 		d.Evidence["port"] = strconv.Itoa(int(e.Port))
+	}
+	for key, text := range map[string]string{"call": e.Call, "target": e.TargetName, "query": e.Query} {
+		if text != "" {
+			d.Evidence[key] = text
+		}
 	}
 	if who.Init.Exe != "" {
 		d.Evidence["main_program"] = who.Init.Exe
