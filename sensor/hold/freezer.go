@@ -84,7 +84,7 @@ func (f *Freezer) Freeze(z Frozen) error {
 	f.frozen[z.Cgroup] = z
 	err := f.save()
 	if err == nil {
-		fault.Point("freeze/saved")
+		fault.Point("freeze.save/after")
 		err = f.write(z.Cgroup, z.Path, "cgroup.freeze", "1")
 	}
 	if err != nil && !stood {

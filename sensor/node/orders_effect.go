@@ -168,12 +168,12 @@ func (o *orders) once(ctx context.Context, rec *record, all []uint64) error {
 	if err := o.book.save(); err != nil {
 		return err
 	}
-	fault.Point("order.once/saved")
+	fault.Point("order.once/during")
 	rec.Outcome = didIt
 	if err := o.strike(rec); err != nil {
 		rec.Outcome = err.Error()
 	}
-	fault.Point("order.once/done")
+	fault.Point("order.once/after")
 	return o.report(ctx, rec)
 }
 

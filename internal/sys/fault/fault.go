@@ -10,7 +10,7 @@ package fault
 func Names() []string {
 	return []string{
 		// sensor
-		"ring.read", "spool.append", "spool.fsync", "spool.roll", "send.post", "send.ack", "cursor.write", "hold.put", "hold.lift",
+		"ring.read", "spool.append", "spool.fsync", "spool.roll", "send.post", "send.ack", "cursor.write", "hold.put", "hold.lift", "freeze.save", "order.once",
 		// starter
 		"intake.decode", "correlate.flush", "temporal.signal-with-start", "ack.reply", "decide.verify", "decide.sign",
 		"ledger.append", "temporal.signal", "slack.ack",
