@@ -39,7 +39,8 @@ func (a *app) incidentsCommand() *cobra.Command {
 	list.Flags().StringVar(&f.state, "state", "", "only in this `STATE`, such as escalated")
 	list.Flags().BoolVar(&f.open, "open", false, "only those that are not closed")
 	list.Flags().IntVar(&f.limit, "limit", 50, "at most `N`")
-	cmd.AddCommand(list, &cobra.Command{
+	var views bool
+	show := &cobra.Command{
 		Use:   "show INCIDENT",
 		Short: "Show where an incident stands, and its story",
 		Long: `Shows an incident: detections, options with the digests that decisions name, steps with their end, timeline. INCIDENT is
@@ -47,8 +48,10 @@ its id (i…), or its workflow key. It is the workflow that answers, so an orche
 
 ` + codesHelp,
 		Args: cobra.ExactArgs(1),
-		RunE: a.do(func(cmd *cobra.Command, args []string) error { return a.showIncident(cmd.Context(), args[0]) }),
-	})
+		RunE: a.do(func(cmd *cobra.Command, args []string) error { return a.showIncident(cmd.Context(), args[0], views) }),
+	}
+	show.Flags().BoolVar(&views, "views", false, "show its plans as native files too, from the store")
+	cmd.AddCommand(list, show, a.reportCommand())
 	return cmd
 }
 
@@ -181,7 +184,7 @@ func state(ctx context.Context, temporal client.Client, at execution) (workflows
 	return s, nil
 }
 
-func (a *app) showIncident(ctx context.Context, name string) error {
+func (a *app) showIncident(ctx context.Context, name string, views bool) error {
 	c, err := a.load()
 	if err != nil {
 		return err
@@ -199,7 +202,19 @@ func (a *app) showIncident(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return a.show(s, func() { a.tell(s) })
+	if !views {
+		return a.show(s, func() { a.tell(s) })
+	}
+	plans, err := a.viewsOf(ctx, s)
+	if err != nil {
+		return err
+	}
+	return a.show(map[string]any{"state": s, "plans": plans}, func() {
+		a.tell(s)
+		for _, p := range plans {
+			a.tellPlan(p)
+		}
+	})
 }
 
 // tell prints an incident for people.

@@ -53,7 +53,7 @@ It is configured by a YAML file (--config, or the TOURNIQUET_CONFIG variable); f
 	f.BoolVar(&a.asJSON, "json", false, "print JSON for machines")
 	f.StringVar(&a.configPath, "config", "", "`FILE` with the configuration (YAML); default $TOURNIQUET_CONFIG")
 	a.flags.register(f, &a.journals)
-	root.AddCommand(a.incidentsCommand(), a.checkCommand(), a.trustCommand(), a.playbookCommand(), a.profileCommand(), a.nodeCommand(), a.keyCommand(), a.rulesCommand(),
+	root.AddCommand(a.incidentsCommand(), a.planCommand(), a.checkCommand(), a.trustCommand(), a.playbookCommand(), a.profileCommand(), a.nodeCommand(), a.keyCommand(), a.rulesCommand(),
 		a.auditCommand(), a.doctorCommand(), a.versionCommand())
 	root.AddCommand(a.decisionCommands()...)
 	return root
