@@ -57,6 +57,11 @@ func Modal(a Ask) (view json.RawMessage, shown string, err error) {
 		}
 		blocks = append([]any{choice}, blocks...)
 	}
+	digest, err := a.Plan.Digest()
+	if err != nil {
+		return nil, "", fmt.Errorf("render modal: %w", err)
+	}
+	blocks = append(blocks, richText("files", section(say("As native files: ").code("tourniquet plan show "+digest))))
 	if a.Decision == authz.Extend {
 		blocks = append(blocks, extension())
 	}

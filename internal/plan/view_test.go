@@ -84,7 +84,7 @@ func TestEveryActionHasAGoldenView(t *testing.T) {
 		}
 		got := golden(views(t, p))
 		if *update {
-			if err := os.WriteFile(file, got, 0o600); err != nil {
+			if err := os.WriteFile(file, got, 0o644); err != nil { // #nosec G306 -- committed
 				t.Fatal(err)
 			}
 		}
