@@ -51,9 +51,10 @@ func Views(p *Plan) ([]View, error) {
 	}
 	var out []View
 	for _, s := range p.Steps {
-		d := drawing{plan: p, digest: digest, step: s}
+		entry, known := Lookup(s.Action)
+		d := drawing{plan: p, digest: digest, step: s, entry: entry}
 		render, ok := drawings[s.Action]
-		if !ok {
+		if !known || !ok {
 			return nil, fmt.Errorf("views: step %d: %.40q is not in the catalogue", s.Index, s.Action)
 		}
 		render(&d)
@@ -66,7 +67,9 @@ func Views(p *Plan) ([]View, error) {
 }
 
 var drawings = map[Action]func(*drawing){
-	NodeCutNetwork:         drawCutNetwork,
+	NodeCutNetwork:         drawOrder,
+	NodeFreeze:             drawOrder,
+	NodeKillPod:            drawOrder,
 	KubernetesBlockWrites:  drawBlockWrites,
 	KubernetesCutRBAC:      drawCutRBAC,
 	KubernetesIsolatePod:   drawIsolatePod,
@@ -80,6 +83,7 @@ type drawing struct {
 	plan   *Plan
 	digest string
 	step   Step
+	entry  Entry
 	views  []View
 	err    error
 }

@@ -172,13 +172,16 @@ type order struct {
 	Until      string `yaml:"until"`
 }
 
-func drawCutNetwork(d *drawing) {
-	t := d.step.Target
+func drawOrder(d *drawing) {
+	t, e := d.step.Target, d.entry
 	o := order{V: 1, Key: "<intent>", IncidentID: d.plan.IncidentID, PlanDigest: d.digest, Step: d.step.Index, Action: d.step.Action,
 		Cluster: t.Scope, Namespace: t.Namespace, Pod: t.Name, PodUID: t.UID, IssuedAt: "<now>", Until: "<now> + " + length(d.step.Duration())}
-	lift := o
-	lift.Lift, lift.Until = true, "<end of the order, at least 10m from now>"
-	d.document("The order to the node: drop every packet of this pod", "order.yaml", YAML, o, lift,
-		"To read only: the node obeys it signed by contain-kubernetes, as an annotation tourniquet.dev/order.<intent> on the pod. Its kernel then drops every "+
-			"packet of the pod, established connections too, and lifts that by itself after "+length(d.step.Duration())+", whoever is still alive by then.")
+	var undo any
+	if e.Reversible {
+		lift := o
+		lift.Lift, lift.Until = true, "<end of the order, at least 10m from now>"
+		undo = lift
+	}
+	d.document("The order to the node: "+e.Title, "order.yaml", YAML, o, undo,
+		"To read only: the node obeys it signed by contain-kubernetes, as the annotation tourniquet.dev/order.<intent> on the pod. "+e.Does+" "+e.Collateral+" The order is good for "+length(d.step.Duration())+".")
 }
