@@ -229,7 +229,7 @@ func checkStructure(t interface {
 	}
 }
 
-var nasty = []string{"a\nkind: Secret", "'; rm -rf / #", "$(id)", "`id`", `"},{"op":"remove"`, "\u202egpj.exe", "\x1b[2J", "{{.}}", "x\r\ny", "- a", "!!binary aGk=",
+var nasty = []string{"a\nkind: Secret", "'; echo gone #", "$(id)", "`id`", `"},{"op":"remove"`, "\u202egpj.exe", "\x1b[2J", "{{.}}", "x\r\ny", "- a", "!!binary aGk=",
 	"*alias", "&anchor", "yes", "123", "~", "file:///etc/passwd", "--all", "a,b", "\u0085", "\u2028", "\x7f", "'", "\\", "\U0001F480", "<<", "a: b", " # c", "%s", "\ufeffx"}
 
 func FuzzViews(f *testing.F) {

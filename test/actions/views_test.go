@@ -1,16 +1,18 @@
 package actions_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
-
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"tourniquet.dev/tourniquet/activities/kubernetes"
 	"tourniquet.dev/tourniquet/internal/plan"
@@ -48,5 +50,56 @@ func TestKubernetesViewsAreOfTheRealTypes(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestAPersonCutsByTheViews applies the patches of the views to the real API server by hand, the words in brackets filled
+// in: they do what the actions do, on this pod and this binding only, and take it back.
+func TestAPersonCutsByTheViews(t *testing.T) {
+	w := newTown(t)
+	sa, person := w.account(t, "shop"), rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: "jane"}
+	w.bindRole(t, "writes", "writer", person, subject(sa))
+	pod := w.podOf(t, "web", "shop", "ReplicaSet")
+	p := &plan.Plan{APIVersion: plan.APIVersion, Kind: plan.Kind, IncidentID: "iabcdefghijkl", Steps: []plan.Step{
+		{Action: plan.KubernetesIsolatePod, Target: pod, DurationSeconds: 60, Expiry: plan.Release},
+		{Index: 1, Action: plan.KubernetesCutRBAC, Target: sa, DurationSeconds: 60, Expiry: plan.Release},
+	}}
+	files := map[string]string{}
+	for _, v := range must(plan.Views(p))(t) {
+		files[v.File], files[v.UndoFile()] = v.Apply, v.Undo
+	}
+	patchPod := func(file string) error {
+		_, err := w.admin.CoreV1().Pods(w.namespace).Patch(t.Context(), "web", types.JSONPatchType, []byte(files[file]), metav1.PatchOptions{})
+		return err
+	}
+	for _, step := range []struct {
+		file string
+		want map[string]string
+	}{
+		{"step-00-label-in-place.json", map[string]string{"app": "shop", "pod-template-hash": "5d4f8", kubernetes.LabelQuarantine: p.IncidentID}},
+		{"step-00-label-in-place.undo.json", map[string]string{"app": "shop", "pod-template-hash": "5d4f8"}},
+		{"step-00-labels.json", map[string]string{kubernetes.LabelQuarantine: p.IncidentID}},
+	} {
+		if err := patchPod(step.file); err != nil {
+			t.Fatalf("%s: %v\n%s", step.file, err, files[step.file])
+		}
+		if diff := cmp.Diff(step.want, w.pod(t, "web").Labels); diff != "" {
+			t.Errorf("%s: %s", step.file, diff)
+		}
+	}
+	bindings := w.admin.RbacV1().RoleBindings(w.namespace)
+	b := must(bindings.Get(t.Context(), "writes", metav1.GetOptions{}))(t)
+	filled := strings.NewReplacer("<binding uid>", string(b.UID), "<index>", "1")
+	cut := must(bindings.Patch(t.Context(), "writes", types.JSONPatchType, []byte(filled.Replace(files["step-01-subject.json"])), metav1.PatchOptions{}))(t)
+	if diff := cmp.Diff([]rbacv1.Subject{person}, cut.Subjects); diff != "" {
+		t.Error(diff)
+	}
+	back := must(bindings.Patch(t.Context(), "writes", types.JSONPatchType, []byte(filled.Replace(files["step-01-subject.undo.json"])), metav1.PatchOptions{}))(t)
+	if diff := cmp.Diff(b.Subjects, back.Subjects); diff != "" {
+		t.Error(diff)
+	}
+	w.replacePod(t, "web", "shop", "ReplicaSet")
+	if err := patchPod("step-00-labels.json"); err == nil {
+		t.Error("another pod of that name was isolated")
 	}
 }
