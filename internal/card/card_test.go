@@ -329,3 +329,18 @@ func TestNamesThatLookAlikeAreShownApart(t *testing.T) {
 		seen[shown] = name
 	}
 }
+
+// TestModalNamesTheNativeFiles: with the whole digest, outside what the decision says was shown.
+func TestModalNamesTheNativeFiles(t *testing.T) {
+	p := onePlan("AKIAEXAMPLEEXAMPLE00")
+	digest, err := p.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	v, shown := modal(t, card.Ask{Decision: authz.Approve, Plan: p})
+	everyText(v, func(_, text string) { found = found || text == "tourniquet plan show "+digest })
+	if _, want, err := card.Shown(authz.Approve, p); err != nil || !found || shown != want {
+		t.Errorf("found %t, shown %s, want %s, %v", found, shown, want, err)
+	}
+}
