@@ -12,11 +12,10 @@ help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## run the whole path on this machine: attack, detection, card, cut, proof, release (AUTO=1 presses the button)
-	@scripts/deps demo
-	@$(GO) run ./dev/demo up
+	@began=$$(date +%s.%N); scripts/deps demo && DEMO_BEGAN=$$began scripts/demo up
 
 demo-down: ## remove everything that a demo left behind
-	@$(GO) run ./dev/demo down
+	@scripts/demo down
 
 test: ## pass all tests; builds what is missing, says what it skips and why
 	@scripts/deps test

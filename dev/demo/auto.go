@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"tourniquet.dev/tourniquet/dev/build"
 	"tourniquet.dev/tourniquet/internal/card"
 	"tourniquet.dev/tourniquet/internal/incident"
 	"tourniquet.dev/tourniquet/internal/plan"
@@ -114,17 +113,11 @@ func (d *demo) audit(ctx context.Context, incidentID string) {
 }
 
 func (d *demo) auditWith(ctx context.Context, incidentID string) error {
-	root, err := build.Root()
-	if err != nil {
-		return err
-	}
-	if err := build.Go(ctx, root, []string{"./cmd/tourniquet"}, d.stack.Path("bin"), nil); err != nil {
-		return err
-	}
-	tool, bundle := d.stack.Path("bin", "tourniquet"), d.stack.Path("bundle.json")
+	tool, bundle := d.stack.Program("tourniquet"), d.stack.Path("bundle.json")
 	for _, args := range [][]string{{"audit", "export", incidentID, "-o", bundle}, {"audit", "verify", bundle}} {
-		out, err := exec.CommandContext(ctx, tool, append(args, "--config", d.stack.Operator("alice"))...).CombinedOutput() // #nosec G204 -- our own program
-		if err != nil {
+		cmd := exec.CommandContext(ctx, tool, append(args, "--config", d.stack.Operator("alice"))...) // #nosec G204 -- our own program
+		cmd.Env = []string{}                                                                          // nothing of the person's
+		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("tourniquet %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 		}
 	}

@@ -18,29 +18,43 @@ import (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// run returns the exit code: 0 all is well, 1 something is not as it should be, 2 wrong use.
+// run returns the exit code: 0 all is well, 1 something is not as it should be, 2 wrong use, 130 told to stop before all was
+// checked.
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	auto := os.Getenv("AUTO") == "1"
 	var err error
 	switch strings.Join(args, " ") {
 	case "up":
-		err = up(ctx, os.Stdout, os.Getenv("AUTO") == "1")
+		err = up(ctx, os.Stdout, auto)
 	case "down":
 		err = down()
 	default:
 		fmt.Fprintln(os.Stderr, "usage: demo up|down (AUTO=1 presses the button itself)")
 		return 2
 	}
+	code, word := ending(err, ctx.Err() != nil, auto)
+	if word != "" {
+		fmt.Fprintln(os.Stderr, word)
+	}
+	return code
+}
+
+// errLeft says that something could not be taken down.
+var errLeft = errors.New("not everything could be taken down; make demo-down tries again")
+
+// ending is the exit code and the last word. A run that was told to stop has done its work only if there was nothing to check.
+func ending(err error, told, auto bool) (code int, word string) {
 	switch {
 	case err == nil:
-		return 0
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "ended as told; nothing is left behind")
-		return 0
+		return 0, ""
+	case !told || !errors.Is(err, context.Canceled) || errors.Is(err, errLeft):
+		return 1, "tourniquet demo: " + err.Error()
+	case auto:
+		return 130, "ended as told, before everything was checked; nothing is left behind"
 	}
-	fmt.Fprintf(os.Stderr, "tourniquet demo: %v\n", err)
-	return 1
+	return 0, "ended as told; nothing is left behind"
 }
 
 func down() error {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -32,7 +34,7 @@ type demo struct {
 
 // up runs the demo from nothing to the end.
 func up(ctx context.Context, out io.Writer, auto bool) (err error) {
-	d := &demo{out: out, auto: auto, machine: look(), begin: time.Now()}
+	d := &demo{out: out, auto: auto, machine: look(), begin: began(os.Getenv("DEMO_BEGAN"), time.Now())}
 	d.machine.say(d.say)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -42,7 +44,9 @@ func up(ctx context.Context, out io.Writer, auto bool) (err error) {
 	}
 	defer func() {
 		d.say("taking everything down")
-		err = errors.Join(err, d.stack.Stop())
+		if left := d.stack.Stop(); left != nil {
+			err = errors.Join(err, errLeft, left)
+		}
 	}()
 	go func() { // ends with the run
 		select {
@@ -58,6 +62,15 @@ func up(ctx context.Context, out io.Writer, auto bool) (err error) {
 		return err
 	}
 	return nil
+}
+
+// began is when the person gave the command: seconds since 1970, as the script that built this program says.
+func began(seconds string, now time.Time) time.Time {
+	at, err := strconv.ParseFloat(seconds, 64)
+	if t := time.UnixMicro(int64(at * 1e6)); err == nil && t.Before(now) && now.Sub(t) < time.Hour {
+		return t
+	}
+	return now
 }
 
 func (d *demo) say(format string, args ...any) {

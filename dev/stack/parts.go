@@ -22,7 +22,7 @@ import (
 // Programs of the product and of the dev module that the stack runs.
 var (
 	productPrograms = []string{"./starter/intake", "./starter/decide", "./worker/orchestrate", "./worker/investigate", "./worker/notify",
-		"./worker/contain-aws", "./worker/contain-kubernetes", "./sensor"}
+		"./worker/contain-aws", "./worker/contain-kubernetes", "./sensor", "./cmd/tourniquet"}
 	devPrograms = []string{"./temporal/cmd/temporal-dev", "./aws/cmd/aws-standin", "./slack/cmd/slack-standin", "./workload/cmd/workload"}
 )
 
