@@ -16,6 +16,9 @@ import (
 	"tourniquet.dev/tourniquet/dev/stack"
 )
 
+// stateEnv names another folder than .state/demo, so that two demos can stand side by side.
+const stateEnv = "DEMO_STATE"
+
 func main() { os.Exit(run(os.Args[1:])) }
 
 // run returns the exit code: 0 all is well, 1 something is not as it should be, 2 wrong use, 130 told to stop before all was
@@ -31,7 +34,7 @@ func run(args []string) int {
 	case "down":
 		err = down()
 	default:
-		fmt.Fprintln(os.Stderr, "usage: demo up|down (AUTO=1 presses the button itself)")
+		fmt.Fprintln(os.Stderr, "usage: demo up|down (AUTO=1 presses the button itself, RECORDED=1 leaves the kernel alone, DEMO_STATE=DIR stands elsewhere)")
 		return 2
 	}
 	code, word := ending(err, ctx.Err() != nil, auto)
@@ -58,7 +61,7 @@ func ending(err error, told, auto bool) (code int, word string) {
 }
 
 func down() error {
-	removed, err := stack.Clean("")
+	removed, err := stack.Clean(os.Getenv(stateEnv))
 	for _, what := range removed {
 		fmt.Println("removed", what)
 	}

@@ -38,7 +38,7 @@ func up(ctx context.Context, out io.Writer, auto bool) (err error) {
 	d.machine.say(d.say)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	d.stack, err = stack.Start(ctx, stack.Options{Log: out, BindRoles: []string{account}, NoNodeCut: !d.machine.whole()})
+	d.stack, err = stack.Start(ctx, stack.Options{Dir: os.Getenv(stateEnv), Log: out, BindRoles: []string{account}, NoNodeCut: !d.machine.whole()})
 	if err != nil {
 		return err
 	}
