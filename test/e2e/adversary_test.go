@@ -108,7 +108,8 @@ type ground struct {
 	gate    *activities.Gate
 	mu      sync.Mutex
 	effects []string
-	ahead   time.Duration // the gate's clock against the machine's
+	ahead   time.Duration            // the gate's clock against the machine's
+	workers map[string]worker.Worker // by queue
 }
 
 type action struct {
@@ -210,17 +211,17 @@ func prepare(t *testing.T) *ground {
 		}
 	}
 	register[workflows.QueueContainAWS], register[workflows.QueueContainKubernetes] = gates, gates
-	var workers []worker.Worker
+	g.workers = map[string]worker.Worker{}
 	for queue, reg := range register {
 		w := worker.New(shared.client, queue, worker.Options{})
 		reg(w)
 		if err := w.Start(); err != nil {
 			t.Fatal(err)
 		}
-		workers = append(workers, w)
+		g.workers[queue] = w
 	}
 	t.Cleanup(func() {
-		for _, w := range workers {
+		for _, w := range g.workers {
 			w.Stop()
 		}
 		if err := j.Close(); err != nil {

@@ -366,6 +366,7 @@ func TestI5NamespaceAdminCausesNoEffect(t *testing.T) {
 		{"schedules that run both plans", a.schedules},
 		{"a batch that resets the containment", a.batches},
 		{"reset of the containment", a.rewinds(a.stop, 3)},
+		{"signal and start from another namespace", a.across},
 		{"reset of the incident", a.rewindsIncident},
 		{"cancel of both workflows", a.cancels},
 	})
@@ -387,6 +388,7 @@ func TestI5NamespaceAdminCausesNoEffect(t *testing.T) {
 		{"reset of the incident", a.rewindsIncident},
 		{"a forged detection", a.forgedDetection}, // last: with it in, the incident makes no further plan
 		{"cancel of both workflows", a.cancels},
+		{"the containment pinned to a version of its own", a.pins},
 	})
 	a.endsByItself(a.stop, a.done())
 }
