@@ -384,10 +384,10 @@ func TestApprovedByItsOwnSignature(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		g.keep("v1-approved-incident", g.incidentID())
-		g.keep("v1-archive", workflows.ArchiveWorkflowID(p.IncidentID))
+		g.keep("v2-approved-incident", g.incidentID())
+		g.keep("v2-archive", workflows.ArchiveWorkflowID(p.IncidentID))
 		for _, c := range v.Containments {
-			g.keep("v1-containment-"+c.Purpose, workflows.ContainmentWorkflowID(p.IncidentID, c.Plan))
+			g.keep("v2-containment-"+c.Purpose, workflows.ContainmentWorkflowID(p.IncidentID, c.Plan))
 		}
 	}
 }
