@@ -7,6 +7,7 @@ import (
 
 	"tourniquet.dev/tourniquet/internal/authz"
 	"tourniquet.dev/tourniquet/internal/detection"
+	"tourniquet.dev/tourniquet/internal/plan"
 )
 
 // JudgeInput is a decision to be judged against the plans that are on offer or on.
@@ -72,4 +73,29 @@ func (a *Assessment) JudgeDecision(ctx context.Context, in JudgeInput) (JudgeOut
 		out.Allowed = r != nil && r.Code == authz.CodeDenied // the judge accepted the deny
 	}
 	return out, nil
+}
+
+// ObservationInput is what was answered for an observation, to be judged.
+type ObservationInput struct {
+	Intent plan.Intent  `json:"intent"`
+	Answer VerifyOutput `json:"answer"`
+}
+
+// ObservationOutput says whether the read-only role signed what was answered.
+type ObservationOutput struct {
+	Valid bool   `json:"valid"`
+	Why   string `json:"why,omitempty"`
+}
+
+// JudgeObservation says whether an answer is the read-only role's signed word on this step. Polling its queue, or
+// completing its activity by id, is no authority: only the signature is.
+func (a *Assessment) JudgeObservation(_ context.Context, in ObservationInput) (ObservationOutput, error) {
+	o, err := authz.OpenObservation(a.o.Policy().Trust, in.Answer.Observation)
+	switch {
+	case err != nil:
+		return ObservationOutput{Why: clip(err.Error())}, nil
+	case o.Key != in.Intent.Key || o.PlanDigest != in.Intent.PlanDigest || o.Finding != in.Answer.Finding || !slices.Equal(o.Witnesses, in.Answer.Witnesses):
+		return ObservationOutput{Why: "what is signed is not what was answered"}, nil
+	}
+	return ObservationOutput{Valid: true}, nil
 }

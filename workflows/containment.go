@@ -221,6 +221,9 @@ func (c *containment) verify(ctx workflow.Context, s *stepState) {
 			StartToCloseTimeout: 30 * time.Second, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3, NonRetryableErrorTypes: []string{activities.TypeRefused}}})
 		var out activities.VerifyOutput
 		err := workflow.ExecuteActivity(actx, observer.VerifyStep, activities.VerifyInput{Intent: s.intent, Receipt: s.receipt, NodeReceipts: c.nodes}).Get(ctx, &out)
+		if err == nil {
+			err = c.signed(ctx, s, out)
+		}
 		if !s.on {
 			return
 		}
@@ -243,6 +246,22 @@ func (c *containment) verify(ctx workflow.Context, s *stepState) {
 	if s.view.State != StepVerified {
 		c.page(ctx, activities.PageFailed, s.ref.Action+" could not be verified: "+s.view.State)
 	}
+}
+
+// signed has an answer judged: whoever polls the queue may have given it.
+func (c *containment) signed(ctx workflow.Context, s *stepState, answer activities.VerifyOutput) error {
+	if workflow.GetVersion(ctx, "judge-observation", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
+	}
+	var verdict activities.ObservationOutput
+	jctx := workflow.WithActivityOptions(ctx, assessOptions("judge an observation"))
+	if err := workflow.ExecuteActivity(jctx, assessment.JudgeObservation, activities.ObservationInput{Intent: s.intent, Answer: answer}).Get(ctx, &verdict); err != nil {
+		return err
+	}
+	if !verdict.Valid {
+		return temporal.NewApplicationError(verdict.Why, activities.TypeRefused)
+	}
+	return nil
 }
 
 // wait sleeps, but not longer than until a node says something new.

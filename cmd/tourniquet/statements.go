@@ -252,7 +252,7 @@ func (l *listener) recompute(ctx context.Context, asked, s said) error {
 	if err == nil {
 		err = errors.New("another answer comes out")
 	}
-	if s.name == "JudgeDecision" {
+	if s.name == "JudgeDecision" || s.name == "JudgeObservation" {
 		return err
 	}
 	l.v.note("%s at event %d: %v; another version of the program, trust file or playbooks would explain it", s.name, s.event, err)
@@ -275,6 +275,9 @@ var pure = map[string]func(context.Context, *activities.Assessment, json.RawMess
 	},
 	"JudgeDecision": func(ctx context.Context, a *activities.Assessment, in json.RawMessage) (any, error) {
 		return call(ctx, a.JudgeDecision, in)
+	},
+	"JudgeObservation": func(ctx context.Context, a *activities.Assessment, in json.RawMessage) (any, error) {
+		return call(ctx, a.JudgeObservation, in)
 	},
 }
 

@@ -17,9 +17,8 @@ import (
 	"testing"
 	"time"
 
-	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -109,7 +108,8 @@ type ground struct {
 	gate    *activities.Gate
 	mu      sync.Mutex
 	effects []string
-	ahead   time.Duration // the gate's clock against the machine's
+	ahead   time.Duration            // the gate's clock against the machine's
+	workers map[string]worker.Worker // by queue
 }
 
 type action struct {
@@ -211,17 +211,17 @@ func prepare(t *testing.T) *ground {
 		}
 	}
 	register[workflows.QueueContainAWS], register[workflows.QueueContainKubernetes] = gates, gates
-	var workers []worker.Worker
+	g.workers = map[string]worker.Worker{}
 	for queue, reg := range register {
 		w := worker.New(shared.client, queue, worker.Options{})
 		reg(w)
 		if err := w.Start(); err != nil {
 			t.Fatal(err)
 		}
-		workers = append(workers, w)
+		g.workers[queue] = w
 	}
 	t.Cleanup(func() {
-		for _, w := range workers {
+		for _, w := range g.workers {
 			w.Stop()
 		}
 		if err := j.Close(); err != nil {
@@ -312,128 +312,13 @@ func mine(ctx workflow.Context, name string, in activities.StepInput, queue stri
 	return workflow.ExecuteActivity(actx, name, in).Get(ctx, nil)
 }
 
-// TestNamespaceAdminCausesNoEffect is I5: somebody with full Temporal access and no key makes the moves of the
-// adversary, on an incident that has its stop plan on and waits for a person. None has an effect.
-func TestNamespaceAdminCausesNoEffect(t *testing.T) {
-	g := prepare(t)
-	g.detect(g.w.Envelope)
-	v := g.await("offer", func(v workflows.StateView) bool { return offered(v) && len(g.done()) == 3 })
-	p := g.offer(v)
-	before := g.done()
-	if want := []string{"apply node/cut-network", "apply kubernetes/block-writes", "apply aws/quarantine-principal"}; !slices.Equal(want, before) {
-		t.Fatalf("the stop plan did %v", before)
-	}
-	stop := v.Containments[0].Plan
-	mallory := authztest.Signer("mallory")
-	forged, err := mallory.Sign(authz.TypeDecision, g.w.Decision(authz.Approve, p, "ana", trust.Click))
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := worker.New(shared.client, "mallory", worker.Options{})
-	own.RegisterWorkflowWithOptions(mine, workflow.RegisterOptions{Name: "mine"})
-	if err := own.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer own.Stop()
-	schedule := func(name string, in activities.StepInput) error {
-		r, err := shared.client.ExecuteWorkflow(g.ctx(), client.StartWorkflowOptions{TaskQueue: "mallory"}, "mine", name, in, workflows.QueueContainKubernetes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r.Get(g.ctx(), nil)
-	}
-	moves := map[string]func() error{ // each returns an error when it was refused, as it should be
-		"a forged decision by signal": func() error {
-			if err := shared.client.SignalWorkflow(g.ctx(), g.incidentID(), "", workflows.SignalDecisionMade, workflows.DecisionMade{Decision: forged}); err != nil {
-				return err
-			}
-			g.await("refusal", func(v workflows.StateView) bool { return len(v.Refused) > 0 })
-			return errors.New("refused")
-		},
-		"ApplyStep of the offered plan by hand": func() error {
-			return schedule("ApplyStep", activities.StepInput{IncidentID: p.IncidentID, Plan: v.Options[0].Plan, Decisions: []authz.Envelope{forged}})
-		},
-		"UndoStep of the stop plan by hand": func() error {
-			return schedule("UndoStep", activities.StepInput{IncidentID: p.IncidentID, Plan: stop, Decisions: []authz.Envelope{forged}})
-		},
-		"RetireStep of the stop plan by hand": func() error {
-			return schedule("RetireStep", activities.StepInput{IncidentID: p.IncidentID, Plan: stop})
-		},
-		"a plan of its own in the store": func() error {
-			q := g.w.Plan(plan.Stop)
-			q.Steps = q.Steps[:1]
-			q.Steps[0].Target.UID = "somebody-elses-pod"
-			data, err := q.Encode()
-			if err != nil {
-				t.Fatal(err)
-			}
-			return schedule("ApplyStep", activities.StepInput{IncidentID: q.IncidentID, Plan: g.put(data)})
-		},
-		"Containment started by hand": func() error {
-			ref := activities.PlanRef{Digest: v.Options[0].Plan, Purpose: "full", Steps: []activities.StepRef{{Action: "kubernetes/isolate-pod", Queue: workflows.QueueContainKubernetes, DurationSeconds: 60, Expiry: "review"}}}
-			r, err := shared.client.ExecuteWorkflow(g.ctx(), client.StartWorkflowOptions{TaskQueue: workflows.QueueOrchestrate}, workflows.TypeContainment,
-				workflows.ContainmentInput{IncidentID: p.IncidentID, Key: p.CorrelationKey, Plan: ref, Decisions: []authz.Envelope{forged}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var out workflows.ContainmentResult
-			if err := r.Get(g.ctx(), &out); err != nil || out.Steps[0].State != workflows.StepRefused {
-				t.Errorf("it ended %+v, %v", out, err)
-			}
-			return errors.New("refused")
-		},
-		"a forged detection": func() error {
-			d := g.w.Detect("forged")
-			d.Workload.OwnerUID = g.w.Detection.Workload.OwnerUID
-			e, _ := g.w.SignDetection(authz.NewNodeSigner(mallory.Key(), authz.Envelope{PayloadType: authz.TypeNode, Payload: "e30=", Signatures: []authz.Signature{{KeyID: "x", Sig: "AA=="}}}), d)
-			g.detect(e)
-			g.await("triage", func(v workflows.StateView) bool {
-				return slices.ContainsFunc(v.Timeline, func(l workflows.TimelineEntry) bool { return len(l.Text) > 7 && l.Text[:7] == "triage:" })
-			})
-			return errors.New("refused")
-		},
-		"the stop plan applied once more": func() error {
-			if err := schedule("ApplyStep", activities.StepInput{IncidentID: p.IncidentID, Plan: stop}); err != nil {
-				return err
-			}
-			return errors.New("the recorded receipt came back") // no second effect
-		},
-		"cancel of both workflows": func() error {
-			_ = shared.client.CancelWorkflow(g.ctx(), g.incidentID(), "")
-			_ = shared.client.CancelWorkflow(g.ctx(), workflows.ContainmentWorkflowID(p.IncidentID, stop), "")
-			g.await("life", func(v workflows.StateView) bool { return v.State != "closed" })
-			return errors.New("nothing came of it")
-		},
-		"reset of the containment": func() error {
-			id := workflows.ContainmentWorkflowID(p.IncidentID, stop)
-			d, err := shared.client.DescribeWorkflowExecution(g.ctx(), id, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = shared.client.WorkflowService().ResetWorkflowExecution(g.ctx(), &workflowservice.ResetWorkflowExecutionRequest{Namespace: "default", RequestId: "r", Reason: "x",
-				WorkflowExecution:         &commonpb.WorkflowExecution{WorkflowId: id, RunId: d.WorkflowExecutionInfo.Execution.RunId},
-				WorkflowTaskFinishEventId: 3})
-			if err != nil {
-				t.Logf("reset: %v", err)
-			}
-			return errors.New("nothing came of it")
-		},
-	}
-	for name, move := range moves {
-		if err := move(); err == nil {
-			t.Errorf("%s: went through", name)
-		}
-		g.unchanged(before)
-	}
-	g.endsByItself(stop, before)
-}
-
 // endsByItself terminates the workflows and lets the gate's clock run: the release steps come off all the same (I17).
 func (g *ground) endsByItself(stop string, before []string) {
 	g.t.Helper()
 	id := workflows.ContainmentWorkflowID(g.await("incident", func(v workflows.StateView) bool { return v.IncidentID != "" }).IncidentID, stop)
 	for _, w := range []string{g.incidentID(), id} {
-		if err := shared.client.TerminateWorkflow(g.ctx(), w, "", "mallory"); err != nil {
+		var gone *serviceerror.NotFound // a worker of mallory's own may have ended it already
+		if err := shared.client.TerminateWorkflow(g.ctx(), w, "", "mallory"); err != nil && !errors.As(err, &gone) {
 			g.t.Errorf("terminate %s: %v", w, err)
 		}
 	}
@@ -499,10 +384,10 @@ func TestApprovedByItsOwnSignature(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		g.keep("v1-approved-incident", g.incidentID())
-		g.keep("v1-archive", workflows.ArchiveWorkflowID(p.IncidentID))
+		g.keep("v2-approved-incident", g.incidentID())
+		g.keep("v2-archive", workflows.ArchiveWorkflowID(p.IncidentID))
 		for _, c := range v.Containments {
-			g.keep("v1-containment-"+c.Purpose, workflows.ContainmentWorkflowID(p.IncidentID, c.Plan))
+			g.keep("v2-containment-"+c.Purpose, workflows.ContainmentWorkflowID(p.IncidentID, c.Plan))
 		}
 	}
 }
