@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/incident"
 	"tourniquet.dev/tourniquet/internal/plan"
 	"tourniquet.dev/tourniquet/internal/playbook"
+	"tourniquet.dev/tourniquet/internal/sys/store"
 )
 
 // AssessmentOptions are what the orchestrate role needs. It has no outside system.
@@ -86,12 +88,22 @@ type TriageOutput struct {
 	Subject    string   `json:"subject"`
 	Identities []string `json:"identities"`
 	Gaps       []string `json:"gaps,omitempty"`
+	// Forged are the digests of those that are no signed detections: whoever may signal can name anything. They are left
+	// out, and must be left out of what is asked next.
+	Forged []string `json:"forged,omitempty"`
 }
 
 // Triage picks the playbook and makes the stop plan. It may be called again when more detections came: the stop plan
 // then covers what they add.
 func (a *Assessment) Triage(ctx context.Context, in TriageInput) (TriageOutput, error) {
 	var out TriageOutput
+	var err error
+	if in.Detections, out.Forged, err = a.sift(ctx, in.Key, in.Detections); err != nil {
+		return out, asTemporal(err)
+	}
+	if len(in.Detections) == 0 {
+		return out, nil
+	}
 	ds, err := a.detections(ctx, in.Detections)
 	if err != nil {
 		return out, asTemporal(err)
@@ -187,6 +199,28 @@ func (a *Assessment) store(ctx context.Context, p *plan.Plan) (*PlanRef, error) 
 			DurationSeconds: s.DurationSeconds, Expiry: string(s.Expiry), Observable: e.Observable})
 	}
 	return ref, nil
+}
+
+// sift parts signed detections under this key from what only claims to be some: one forged name among them must not keep
+// the others from being acted on.
+func (a *Assessment) sift(ctx context.Context, key string, digests []string) (signed, forged []string, err error) {
+	t := a.o.Policy().Trust
+	for _, digest := range digests {
+		envs, err := LoadEnvelopes(ctx, a.o.Store, []string{digest})
+		switch {
+		case errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDigest) || errors.Is(err, ErrRefused):
+			forged = append(forged, digest)
+			continue
+		case err != nil:
+			return nil, nil, err
+		}
+		if d, err := authz.OpenDetection(t, envs[0]); err != nil || d.Key() != key {
+			forged = append(forged, digest)
+			continue
+		}
+		signed = append(signed, digest)
+	}
+	return signed, forged, nil
 }
 
 func (a *Assessment) detections(ctx context.Context, digests []string) ([]*detection.Detection, error) {

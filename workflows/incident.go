@@ -119,6 +119,10 @@ func (r *incidentRun) retriage(ctx workflow.Context) error {
 	if err := workflow.ExecuteActivity(actx, assessment.Triage, in).Get(ctx, &out); err != nil {
 		return err
 	}
+	r.dropForged(ctx, out.Forged)
+	if out.IncidentID == "" {
+		return nil // nothing signed came yet
+	}
 	before := r.triage.Playbook
 	r.triage = out
 	r.view.IncidentID, r.view.Playbook, r.view.Gaps = out.IncidentID, out.Playbook, out.Gaps
@@ -134,6 +138,23 @@ func (r *incidentRun) retriage(ctx workflow.Context) error {
 		r.contain(ctx, *out.Stop, nil)
 	}
 	return nil
+}
+
+// dropForged forgets what is no signed detection. It stays in the story, and counts as seen.
+func (r *incidentRun) dropForged(ctx workflow.Context, forged []string) {
+	if len(forged) == 0 {
+		return
+	}
+	r.view.Detections = slices.DeleteFunc(slices.Clone(r.view.Detections), func(o Observed) bool { return slices.Contains(forged, o.Digest) })
+	r.view.Severity = ""
+	for _, o := range r.view.Detections {
+		if o.Severity.Rank() > detection.Severity(r.view.Severity).Rank() {
+			r.view.Severity = string(o.Severity)
+		}
+	}
+	line := fmt.Sprintf("%d detections had no effect: nobody who may has signed them", len(forged))
+	r.view.Refused = append(r.view.Refused, line)
+	r.say(ctx, line)
 }
 
 // contain starts the containment of a plan as an abandoned child: it outlives this workflow.

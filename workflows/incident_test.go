@@ -23,6 +23,7 @@ import (
 	"tourniquet.dev/tourniquet/internal/blast"
 	"tourniquet.dev/tourniquet/internal/ledger"
 	"tourniquet.dev/tourniquet/internal/plan"
+	"tourniquet.dev/tourniquet/internal/sys/store"
 	"tourniquet.dev/tourniquet/internal/trust"
 	"tourniquet.dev/tourniquet/workflows"
 )
@@ -66,7 +67,7 @@ func (b *blobs) Get(_ context.Context, digest string) ([]byte, error) {
 	if data, ok := b.m[digest]; ok {
 		return data, nil
 	}
-	return nil, errors.New("not in the store")
+	return nil, fmt.Errorf("%.20s: %w", digest, store.ErrNotFound)
 }
 
 // fakes is a system that only remembers what was done to it.

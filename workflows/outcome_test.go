@@ -411,3 +411,33 @@ func (s *stage) load(digest string, into any) {
 		s.t.Fatal(err)
 	}
 }
+
+// TestI5ForgedDetectionSilencesNothing: what a signal names without a signature is left out, before or after a true one, and
+// the incident goes on as if it had not come.
+func TestI5ForgedDetectionSilencesNothing(t *testing.T) {
+	for name, at := range map[string]time.Duration{"first": 0, "later": 30 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			forged := s.w.Detect("d-forged")
+			forged.Identities[0].Name = "AKIATESTFORGED000009"
+			e, _ := s.w.SignDetection(authztest.Signer("mallory"), forged)
+			s.after(at, func() {
+				s.detect(e, s.digest(e))
+				s.detect(e, plan.DigestOf([]byte("names nothing")))
+				s.detect(e, "not a digest at all, nothing at all")
+			})
+			var p *plan.Plan
+			s.after(time.Minute, func() { p = s.offered(); s.decide(authz.Approve, p, "ana") })
+			s.after(time.Hour, func() { s.decide(authz.Release, p, "ana") })
+			s.run()
+			for _, want := range []string{"apply node/cut-network", "apply kubernetes/isolate-pod"} {
+				if !slices.Contains(s.effects, want) {
+					t.Errorf("no %s: %v", want, s.effects)
+				}
+			}
+			if v := s.state(); len(v.Detections) != 1 || len(v.Refused) == 0 {
+				t.Errorf("detections %+v, refused %q", v.Detections, v.Refused)
+			}
+		})
+	}
+}
