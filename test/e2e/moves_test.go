@@ -261,7 +261,7 @@ func (a *adversary) batches() {
 	old := a.currentRun(id)
 	point := resetPoint(a.events(id, old), false)
 	_, err := shared.client.WorkflowService().StartBatchOperation(a.ctx(), &workflowservice.StartBatchOperationRequest{Namespace: "default", JobId: id + old, Reason: "mallory",
-		Executions: []*commonpb.WorkflowExecution{{WorkflowId: id, RunId: old}},
+		Executions: []*commonpb.WorkflowExecution{{WorkflowId: id, RunId: old}}, //nolint:staticcheck // an adversary uses what is deprecated, too
 		Operation: &workflowservice.StartBatchOperationRequest_ResetOperation{ResetOperation: &batchpb.BatchOperationReset{Identity: "mallory",
 			Options: &commonpb.ResetOptions{Target: &commonpb.ResetOptions_WorkflowTaskId{WorkflowTaskId: point}}}}})
 	a.must(err)

@@ -69,9 +69,9 @@ func (a *adversary) across() {
 	defer c.Close()
 	w := worker.New(c, "mallory", worker.Options{})
 	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, id string, d workflows.DecisionMade, in workflows.ContainmentInput) (bool, error) {
-		ctx = workflow.WithWorkflowNamespace(ctx, "default")
+		ctx = workflow.WithWorkflowNamespace(ctx, "default") //nolint:staticcheck // deprecated because of this very move
 		signalled := workflow.SignalExternalWorkflow(ctx, id, "", workflows.SignalDecisionMade, d).Get(ctx, nil)
-		ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{Namespace: "default", TaskQueue: workflows.QueueOrchestrate, WorkflowID: "containment/" + name})
+		ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{Namespace: "default", TaskQueue: workflows.QueueOrchestrate, WorkflowID: "containment/" + name}) //nolint:staticcheck // the same
 		started := workflow.ExecuteChildWorkflow(ctx, workflows.TypeContainment, in).Get(ctx, nil)
 		return signalled == nil || started == nil, nil
 	}, workflow.RegisterOptions{Name: "across"})
