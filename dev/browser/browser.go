@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"time"
 
@@ -189,10 +190,20 @@ func (b *Browser) Wait(ctx context.Context, expression string) error {
 	return err
 }
 
-// Click waits for the element and clicks it with the mouse.
+// Click waits for the element and clicks it with the mouse. An element that the page replaces before the mouse got there is
+// looked for again.
 func (b *Browser) Click(ctx context.Context, selector string) error {
-	_, err := run(ctx, b, "click "+selector, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
-	return err
+	for {
+		_, err := run(ctx, b, "click "+selector, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+		if !replaced(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// replaced reports whether the browser says that a node, found a moment ago, is no more: nothing was clicked then.
+func replaced(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "node") && strings.Contains(err.Error(), "(-32000)")
 }
 
 // Type waits for the element and types text into it, key by key.
